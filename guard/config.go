@@ -1,0 +1,50 @@
+package guard
+
+import (
+	"net/netip"
+	"time"
+
+	"ntpveil/rules"
+)
+
+// Config is a checked configuration: every value is in range, every default is
+// filled in. Package config makes it from TOML.
+type Config struct {
+	Pools        []string // names, each giving many servers
+	Servers      []Server // configured ones, each as its own server
+	AllowPrivate bool
+	Use          int // servers to keep
+	MinAgree     int // fewer agreeing servers move nothing
+	PollMin      time.Duration
+	PollMax      time.Duration
+
+	Observe       bool // clock.mode = "observe": the clock is not touched
+	StepThreshold time.Duration
+	StepWhen      string // "start", "always" or "never"
+	MaxForward    time.Duration
+	MaxBackward   time.Duration
+
+	Rotate    string // "query", "server" or "off"
+	Interface string // empty: the one of the default route
+	Keep      time.Duration
+	MaxAddrs  int
+	Control   int
+
+	Shield       rules.Mode // Enforce, Observe or Off
+	Preset       string
+	Trusted      []netip.Prefix
+	Allow        []rules.Service
+	Hold         time.Duration
+	Owner        bool
+	LogGroup     uint16
+	IfImpossible string // "wait" or "ask-stable"
+
+	Ledger string // path
+	Socket string // path
+}
+
+// Server is a configured server: a name or an address, and a port.
+type Server struct {
+	Host string // as written, without the port
+	Port uint16 // 123 where none was written
+}

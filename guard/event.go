@@ -1,0 +1,124 @@
+package guard
+
+import (
+	"net/netip"
+	"time"
+
+	"ntpveil/guard/selection"
+)
+
+// Event is something that happened outside: a whole state that was seen, the end
+// of a job, or a message.
+type Event interface{ event() }
+
+type (
+	// Configured brings a checked configuration, at start and on reload.
+	Configured struct{ Config Config }
+
+	// Restored brings what the ledger remembers. With Err the ledger could not
+	// be read and the Snapshot is empty.
+	Restored struct {
+		Ledger Snapshot
+		Err    error
+	}
+
+	// HostSeen brings the facts of the host.
+	HostSeen struct{ Host Host }
+
+	// KernelSeen brings what is in force, never what was done.
+	KernelSeen struct {
+		Kernel  Kernel        // addresses: every one of our shape (a /128, deprecated, no prefix route, finite lifetime), whoever made it
+		Ready   []netip.Addr  // those that may be asked from
+		Culprit string        // the shield was lost since the last report, and this is who did it
+		OffFor  time.Duration // how long it was off, where Culprit is set
+		Err     error         // the first thing that could not be done
+	}
+
+	// ClockSeen ends a Fix. Made is what was stepped.
+	ClockSeen struct {
+		Key  Key
+		Made time.Duration
+		Err  error
+	}
+
+	// Resolved ends a Lookup.
+	Resolved struct {
+		Key   Key
+		Addrs []netip.Addr
+		Err   error
+	}
+
+	// Answered ends an Ask, exactly once.
+	Answered struct {
+		Key    Key
+		Sample selection.Sample
+		Kiss   string // the kiss code of a kiss-o'-death with a valid origin, else empty
+		Err    error
+	}
+
+	// Recorded acknowledges every record up to a key. With Err they were not
+	// written and stay in the plan.
+	Recorded struct {
+		Upto Key
+		Err  error
+	}
+
+	// Ordered is an admin's wish: sync, step, disarm, arm or stop.
+	Ordered struct {
+		Key  Key
+		Verb string
+		For  time.Duration // disarm
+	}
+
+	// Woke tells that Plan.Wake has come.
+	Woke struct{}
+)
+
+func (Configured) event() {}
+func (Restored) event()   {}
+func (HostSeen) event()   {}
+func (KernelSeen) event() {}
+func (ClockSeen) event()  {}
+func (Resolved) event()   {}
+func (Answered) event()   {}
+func (Recorded) event()   {}
+func (Ordered) event()    {}
+func (Woke) event()       {}
+
+// Snapshot is what the ledger remembers.
+type Snapshot struct {
+	Exposures []ExposureRecord
+	Servers   []ServerRecord
+	Pools     []PoolRecord
+	Clock     ClockRecord
+}
+
+// Host is what the core needs to know of the host, as one whole state.
+type Host struct {
+	BootID    string
+	Link      Link           // the interface that queries leave by; zero Index: there is none
+	Addrs     []netip.Addr   // every address of every interface, ours included
+	Preferred []netip.Addr   // on Link: global IPv6 addresses with a preferred lifetime left, ours never among them
+	Prefix    netip.Prefix   // a /64 on Link (advertised or configured) to make throw-away addresses in; invalid: none
+	NoPrefix  string         // why Prefix is invalid
+	OnLink    []netip.Prefix // prefixes that are on a link of the host
+	Source4   netip.Addr     // the stable source that the kernel picks towards the default route; invalid: no IPv4
+	Source6   netip.Addr     // the same for IPv6, never one of ours
+	Gateway4  netip.Addr     // of the default route; invalid: none
+	Gateway6  netip.Addr     // usually link-local, without zone
+	Route4    bool           // there is an IPv4 default route (or Gateway4 is on-link)
+	Route6    bool
+	Gateways  []netip.Addr // every gateway of every route
+	Resolvers []netip.Addr // of /etc/resolv.conf
+	Peers     []netip.Addr // far ends of established TCP sessions
+	MaxAddrs  int          // net.ipv6.conf.LINK.max_addresses; 0: no limit
+	Devices   []string     // every device that can receive a packet from outside, sorted
+}
+
+// Link is one network interface.
+type Link struct {
+	Index    int
+	Name     string
+	Wireless bool
+	Tunnel   bool // a tunnel or point-to-point link: no throw-away addresses on it
+}

@@ -1,0 +1,78 @@
+package rules
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Mode says what the shield's verdicts do.
+type Mode uint8
+
+const (
+	Off      Mode = iota // no table at all
+	Enforce              // what must be dropped is dropped
+	Observe              // everything is counted and logged, nothing is dropped
+	Disarmed             // as Observe, by an admin's order and for a time
+)
+
+var modeNames = [...]string{"off", "enforce", "observe", "disarmed"}
+
+func (m Mode) String() string {
+	if int(m) < len(modeNames) {
+		return modeNames[m]
+	}
+	return fmt.Sprintf("mode(%d)", uint8(m))
+}
+
+// Drops reports whether the rules end in a drop.
+func (m Mode) Drops() bool { return m == Enforce }
+
+// Service is a transport port that stays reachable from a closed neighbourhood.
+type Service struct {
+	Proto string // "tcp" or "udp"
+	Port  uint16 // 1..65535
+}
+
+func (s Service) String() string { return fmt.Sprintf("%s/%d", s.Proto, s.Port) }
+
+// Shield is everything the kernel is asked to enforce, as one comparable-by-value
+// wish. The zero value means that no table is wanted. All deadlines are readings
+// of CLOCK_MONOTONIC since boot, the clock that element timeouts run on.
+type Shield struct {
+	Mode     Mode
+	Preset   string   // name of the preset, kept in the table's comment
+	Owner    bool     // table flags owner and persist
+	LogGroup uint16   // NFLOG group of probes
+	Devices  []string // network devices whose ingress hook guards the throw-away addresses, sorted
+	Allow    []Service
+	Trusted  []netip.Prefix // never closed, either family
+
+	Exposed   []Exposed   // sorted by address
+	Solicited []Solicited // sorted by our address, then server
+	Hoods     []Hood      // sorted by prefix
+}
+
+// Exposed is one throw-away address under guard: an element of set exposed6.
+type Exposed struct {
+	Addr    netip.Addr
+	Until   time.Duration // a day after the address's own end; never shortened
+	Dropped uint64        // packets that the guard dropped; only in what was seen, 0 in a wish
+}
+
+// Solicited is the one exchange that may cross the guard: an element of set
+// solicited6 or solicited4.
+type Solicited struct {
+	Server netip.AddrPort
+	Our    netip.AddrPort
+	Until  time.Duration // 3 s after the latest end of the exchange
+}
+
+// Hood is a closed neighbourhood: an element of hoods4 or hoods6 (or of the set
+// of its prefix length, where that is not the default of /24 and /48).
+type Hood struct {
+	Prefix  netip.Prefix // masked
+	Server  netip.Addr   // whose neighbourhood it is; the element's comment
+	Until   time.Duration
+	Dropped uint64 // packets; only in what was seen, 0 in a wish
+}
