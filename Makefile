@@ -1,0 +1,100 @@
+# Everything is built, tested and installed by these targets; `make help` lists them.
+
+SHELL       := /bin/bash
+PREFIX      ?= /usr/local
+DESTDIR     ?=
+SYSCONFDIR  ?= /etc
+UNITDIR     ?= $(PREFIX)/lib/systemd/system
+# The pool that a build asks where nothing is configured. The pool's terms let
+# only the owner of a vendor zone set it: a plain build has none.
+POOL        ?=
+VERSION     ?= $(shell cat packaging/version)
+COMMIT      ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+
+TESTFLAGS   ?=
+FUZZTIME    ?= 10s
+BENCHTIME   ?= 1s
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2# 2026.2.2
+
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) \
+           -X ntpveil/guard/config.DefaultPool=$(POOL)
+# -race needs a C compiler; without one the tests run all the same.
+RACE    := $(if $(shell command -v gcc),-race)
+# Kernel tests want a kernel of their own: root has one, others get one from
+# a user namespace, and where that is forbidden too these tests say so and skip.
+ASROOT  := $(if $(filter-out 0,$(shell id -u)),$(shell unshare -rn true 2>/dev/null && echo unshare -rn))
+
+MAN   := dist/man/ntpveil.8 dist/man/ntpveil.toml.5
+SHELLS := bash zsh fish
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo setup test check lint fuzz bench man completions install deb clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build the static binary bin/ntpveil (POOL=2.vendor.pool.ntp.org sets the default pool)
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ntpveil ./cmd/ntpveil
+
+demo: build ## replay the 2016 harvest in throw-away namespaces, without and with the guard
+	bin/ntpveil demo $(DEMOFLAGS)
+
+setup: ## install what the tests need (as root on Debian; elsewhere say what is missing)
+	packaging/setup
+
+test: setup ## run every test, those against the kernel and real peers too
+	go vet ./...
+	PATH="$$(packaging/setup --path)" $(ASROOT) go test $(RACE) -shuffle=on -timeout 15m $(TESTFLAGS) ./...
+
+check: ## gofmt, go vet and staticcheck
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt wants: $$unformatted"; exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+lint: check ## the same as check
+
+fuzz: ## run every fuzz target for FUZZTIME
+	@set -e; for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -r dirname | sort -u); do \
+		for target in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | cut -c6-); do \
+			echo "$$dir $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$dir; \
+		done; \
+	done
+
+bench: ## run the benchmarks
+	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+
+man: $(MAN) ## build the man pages (needs scdoc)
+
+dist/man/%: packaging/%.scd
+	@mkdir -p dist/man
+	@command -v scdoc >/dev/null || { echo 'scdoc is missing: apt-get install scdoc'; exit 1; }
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(stat -c %Y $<)} scdoc < $< > $@.new && mv $@.new $@
+
+completions: build ## build the shell completions
+	@mkdir -p dist/completions
+	@set -e; for shell in $(SHELLS); do bin/ntpveil completion $$shell > dist/completions/$$shell; done
+
+install: build man completions ## install below DESTDIR and PREFIX; nothing is started or enabled
+	install -D -m 0755 bin/ntpveil $(DESTDIR)$(PREFIX)/sbin/ntpveil
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man8 dist/man/ntpveil.8
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man5 dist/man/ntpveil.toml.5
+	install -D -m 0644 dist/completions/bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/ntpveil
+	install -D -m 0644 dist/completions/zsh $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_ntpveil
+	install -D -m 0644 dist/completions/fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ntpveil.fish
+	install -d $(DESTDIR)$(UNITDIR)
+	for unit in ntpveil.service ntpveil-wait-sync.service; do \
+		sed 's|/usr/sbin/ntpveil|$(PREFIX)/sbin/ntpveil|' systemd/$$unit > $(DESTDIR)$(UNITDIR)/$$unit; \
+	done
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/ntp-units.d systemd/50-ntpveil.list
+	install -D -m 0644 systemd/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/ntpveil.conf
+	install -D -m 0644 systemd/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/ntpveil.conf
+	install -d $(DESTDIR)$(SYSCONFDIR)/ntpveil/conf.d
+	test -e $(DESTDIR)$(SYSCONFDIR)/ntpveil/ntpveil.toml || \
+		install -D -m 0644 -t $(DESTDIR)$(SYSCONFDIR)/ntpveil packaging/ntpveil.toml
+
+deb: ## build dist/ntpveil_VERSION_ARCH.deb, offline (POOL= sets another default pool than Debian's)
+	packaging/build-deb
+
+clean: ## remove what was built
+	rm -rf bin dist
