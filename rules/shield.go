@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -75,4 +76,11 @@ type Hood struct {
 	Server  netip.Addr   // whose neighbourhood it is; the element's comment
 	Until   time.Duration
 	Dropped uint64 // packets; only in what was seen, 0 in a wish
+}
+
+// Equal reports whether two wishes are the same.
+func (s Shield) Equal(o Shield) bool {
+	return s.Mode == o.Mode && s.Preset == o.Preset && s.Owner == o.Owner && s.LogGroup == o.LogGroup &&
+		slices.Equal(s.Devices, o.Devices) && slices.Equal(s.Allow, o.Allow) && slices.Equal(s.Trusted, o.Trusted) &&
+		slices.Equal(s.Exposed, o.Exposed) && slices.Equal(s.Solicited, o.Solicited) && slices.Equal(s.Hoods, o.Hoods)
 }

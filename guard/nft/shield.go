@@ -1,0 +1,258 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"ntpveil/rules"
+)
+
+// Shield is the kernel's table of one network namespace.
+type Shield struct {
+	netns int
+
+	mu    sync.Mutex
+	conn  *conn  // nil after an error: the next call opens another and reads anew
+	st    *state // nil: unknown
+	frame frame  // the last one that we put up
+	// When the caller last said what time it is.
+	looked struct {
+		mono time.Duration
+		at   time.Time
+	}
+	// Before Linux 6.12 adding an element again does not renew its timeout: it is
+	// removed and added in one transaction. Found out at the first renewal.
+	renewByReplacing bool
+
+	ports ports // netlink ports of conn, so that Watch knows our own changes
+}
+
+// frame is what we put up and read back, nobody else being at work meanwhile.
+type frame struct {
+	text   string // empty: none yet
+	mark   [32]byte
+	static rules.Shield // without elements
+}
+
+// Open opens the table of a network namespace, given by a file descriptor; 0 is the
+// caller's own. It changes nothing.
+func Open(netns int) (*Shield, error) {
+	s := &Shield{netns: netns}
+	if err := s.dial(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Shield) dial() error {
+	c, err := dial(s.netns)
+	if err != nil {
+		return err
+	}
+	s.conn, s.st = c, nil
+	s.ports.used(c.nl.PID())
+	return nil
+}
+
+// Close closes the connection; the table stays.
+func (s *Shield) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn == nil {
+		return nil
+	}
+	return s.giveUp(nil)
+}
+
+// giveUp closes a connection of which nobody knows what is still to be read
+// from it. What is known of the table goes with it.
+func (s *Shield) giveUp(err error) error {
+	if s.conn != nil {
+		err = errors.Join(err, s.conn.close())
+	}
+	s.conn, s.st = nil, nil
+	return err
+}
+
+// refresh makes what is known true: it is read anew where a transaction that is not
+// ours took place. A device that vanishes takes its chain with it before Linux
+// 6.16, and is no transaction, so the chains are always read.
+func (s *Shield) refresh(now time.Duration) error {
+	s.looked.mono, s.looked.at = now, time.Now()
+	if s.conn == nil {
+		if err := s.dial(); err != nil {
+			return err
+		}
+	}
+	if s.st != nil {
+		gen, err := s.conn.generation()
+		if err != nil {
+			return s.giveUp(err)
+		}
+		if gen == s.st.gen && s.sameChains() {
+			return nil
+		}
+	}
+	st, err := s.conn.read(now)
+	if err != nil {
+		return s.giveUp(err)
+	}
+	s.st = st
+	return nil
+}
+
+func (s *Shield) sameChains() bool {
+	chains, err := s.conn.readChains()
+	return err == nil && slices.EqualFunc(chains, s.st.chains, chainSeen.equal)
+}
+
+// ours reports whether the frame in force is the one that we put up.
+func (s *Shield) ours() bool {
+	return s.st.exists && s.frame.text != "" && s.st.mark == s.frame.mark
+}
+
+// Grow adds what want has and the kernel lacks. Its errors can be told apart by
+// ErrFull, ErrDenied, ErrNoDevice, ErrUnable, ErrOverrun and ErrNoAnswer.
+func (s *Shield) Grow(now time.Duration, want rules.Shield) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if want.Mode == rules.Off {
+		return nil
+	}
+	if err := s.refresh(now); err != nil {
+		return fmt.Errorf("grow shield: %w", err)
+	}
+	if err := s.grow(now, want); err != nil {
+		return fmt.Errorf("grow shield: %w", err)
+	}
+	return nil
+}
+
+func (s *Shield) grow(now time.Duration, want rules.Shield) error {
+	have := s.st.shield(now)
+	union := want
+	union.Devices = merged(want.Devices, s.st.devices())
+	union.Trusted = rules.Widest(slices.Concat(want.Trusted, have.Trusted))
+	union.Hoods = slices.Concat(want.Hoods, have.Hoods)
+	t, err := rules.Compile(union)
+	if err != nil {
+		return err
+	}
+	if s.st.exists && s.st.fits(t) {
+		return s.apply(now, union, t, false)
+	}
+	// Made anew, with everything that is in it; the chain of a device that is
+	// wanted no longer would be refused if the device is gone.
+	union.Devices = want.Devices
+	union.Exposed = slices.Concat(want.Exposed, have.Exposed)
+	union.Solicited = slices.Concat(want.Solicited, have.Solicited)
+	if t, err = rules.Compile(union); err != nil {
+		return err
+	}
+	return s.make(now, union, t)
+}
+
+// merged is the sorted union.
+func merged(a, b []string) []string {
+	out := slices.Concat(a, b)
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// Shrink takes away what the kernel has and want lacks.
+func (s *Shield) Shrink(now time.Duration, want rules.Shield) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.refresh(now); err != nil {
+		return fmt.Errorf("shrink shield: %w", err)
+	}
+	if err := s.shrink(now, want); err != nil {
+		return fmt.Errorf("shrink shield: %w", err)
+	}
+	return nil
+}
+
+func (s *Shield) shrink(now time.Duration, want rules.Shield) error {
+	switch {
+	case !s.st.exists:
+		return nil
+	case want.Mode == rules.Off:
+		b := &batch{}
+		b.deleteTable()
+		return s.commit(b)
+	}
+	here := s.st.devices()
+	want.Devices = slices.DeleteFunc(slices.Clone(want.Devices), func(d string) bool { return !slices.Contains(here, d) })
+	t, err := rules.Compile(want)
+	if err != nil {
+		return err
+	}
+	return s.apply(now, want, t, true)
+}
+
+// Seen is what is in force.
+func (s *Shield) Seen(now time.Duration) (rules.Shield, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.refresh(now); err != nil {
+		return rules.Shield{}, fmt.Errorf("see shield: %w", err)
+	}
+	if !s.st.exists {
+		return rules.Shield{}, nil
+	}
+	probes, err := s.count(now)
+	if err != nil {
+		return rules.Shield{}, fmt.Errorf("see shield: %w", s.giveUp(err))
+	}
+	out := s.st.shield(now)
+	for k, e := range probes {
+		out.Add(rules.Probes6, []byte(k), e.until, "", e.packets)
+	}
+	if !s.ours() {
+		out.Mode, out.Trusted = rules.Observe, nil
+		return out, nil
+	}
+	f := s.frame.static
+	out.Mode, out.Preset, out.LogGroup, out.Allow = f.Mode, f.Preset, f.LogGroup, slices.Clone(f.Allow)
+	out.Owner, out.Devices = s.st.table.flags == ownerFlags, s.st.devices()
+	return out, nil
+}
+
+// count reads the counters anew: of probes, which are few, and of neighbourhoods.
+func (s *Shield) count(now time.Duration) (map[string]elementHeld, error) {
+	for name, set := range s.st.sets {
+		if !set.counts() {
+			continue
+		}
+		elems, err := s.conn.readSet(now, name)
+		if err != nil {
+			return nil, fmt.Errorf("read set %s: %w", name, explain(err))
+		}
+		set.elems = elems
+	}
+	if s.st.sets[rules.Probes6] == nil {
+		return nil, nil
+	}
+	probes, err := s.conn.readSet(now, rules.Probes6)
+	if err != nil {
+		return nil, fmt.Errorf("read set %s: %w", rules.Probes6, explain(err))
+	}
+	return probes, nil
+}
+
+// ports remembers the netlink ports of our connections: the last one and the one
+// before it, whose changes may still be on their way to Watch.
+type ports struct{ last, before atomic.Uint32 }
+
+func (p *ports) used(port uint32) {
+	p.before.Store(p.last.Load())
+	p.last.Store(port)
+}
+
+func (p *ports) has(port uint32) bool {
+	return port != 0 && (port == p.last.Load() || port == p.before.Load())
+}

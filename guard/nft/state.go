@@ -1,0 +1,249 @@
+package nft
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ntpveil/rules"
+)
+
+// state is what was read of our table.
+type state struct {
+	gen    uint32 // generation of the rule sets that it was read in
+	exists bool
+	table  tableSeen
+	sets   map[string]*setState
+	chains []chainSeen
+	mark   [32]byte // of every handle of the frame: another mark, another frame
+}
+
+type setState struct {
+	setSeen
+	elems map[string]elementHeld
+}
+
+// elementHeld is an element as it was last read.
+type elementHeld struct {
+	until   time.Duration // forever, if it has no timeout
+	end     string        // of an interval
+	packets uint64
+	comment string
+}
+
+const forever = time.Duration(math.MaxInt64)
+
+// generation asks for the number of transactions so far.
+func (c *conn) generation() (uint32, error) {
+	got, err := c.dump(unix.NFT_MSG_GETGEN, false, nil)
+	if err != nil {
+		return 0, fmt.Errorf("read generation: %w", explain(err))
+	}
+	for _, m := range got {
+		if m.Header.Type == nftType(unix.NFT_MSG_NEWGEN) {
+			return decodeGeneration(body(m)).id, nil
+		}
+	}
+	return 0, fmt.Errorf("read generation: %w", ErrNoAnswer)
+}
+
+// readAttempts bounds how often a table is read that changes meanwhile.
+const readAttempts = 3
+
+// read reads everything of our table, all of one generation.
+func (c *conn) read(now time.Duration) (*state, error) {
+	for range readAttempts {
+		before, err := c.generation()
+		if err != nil {
+			return nil, err
+		}
+		st, err := c.readOnce(now)
+		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENOENT) {
+			continue // it went away between two questions
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read table: %w", explain(err))
+		}
+		after, err := c.generation()
+		if err != nil {
+			return nil, err
+		}
+		if before == after {
+			st.gen = after
+			return st, nil
+		}
+	}
+	return nil, errors.New("read table: somebody keeps changing the rule sets")
+}
+
+func (c *conn) readOnce(now time.Duration) (*state, error) {
+	st := &state{sets: map[string]*setState{}}
+	got, err := c.dump(unix.NFT_MSG_GETTABLE, false, ours())
+	if errors.Is(err, unix.ENOENT) {
+		return st, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range got {
+		st.table, st.exists = decodeTable(body(m)), true
+	}
+	if err := c.readFrame(st); err != nil {
+		return nil, err
+	}
+	for name, s := range st.sets {
+		if s.flags&(unix.NFT_SET_EVAL|unix.NFT_SET_ANONYMOUS) == 0 {
+			if s.elems, err = c.readSet(now, name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return st, nil
+}
+
+// readFrame reads sets, chains and rules, without elements.
+func (c *conn) readFrame(st *state) error {
+	sum := sha256.New()
+	got, err := c.dump(unix.NFT_MSG_GETSET, true, ours())
+	if err != nil {
+		return err
+	}
+	for _, m := range got {
+		s := decodeSet(body(m))
+		if s.flags&unix.NFT_SET_ANONYMOUS == 0 {
+			old := st.sets[s.name]
+			st.sets[s.name] = &setState{setSeen: s}
+			if old != nil {
+				st.sets[s.name].elems = old.elems
+			}
+		}
+		fmt.Fprintf(sum, "set %+v\n", s)
+	}
+	if st.chains, err = c.readChains(); err != nil {
+		return err
+	}
+	fmt.Fprintf(sum, "table %d %d\nchains %+v\n", st.table.handle, st.table.flags, st.chains)
+	if got, err = c.dump(unix.NFT_MSG_GETRULE, true, ours()); err != nil {
+		return err
+	}
+	for _, m := range got {
+		if table, chain, handle := decodeRule(body(m)); table == rules.TableName {
+			fmt.Fprintf(sum, "rule %s %d\n", chain, handle)
+		}
+	}
+	sum.Sum(st.mark[:0])
+	return nil
+}
+
+// readChains reads the chains of our table; the kernel lists those of every inet table.
+func (c *conn) readChains() ([]chainSeen, error) {
+	got, err := c.dump(unix.NFT_MSG_GETCHAIN, true, nil)
+	if err != nil {
+		return nil, err
+	}
+	var out []chainSeen
+	for _, m := range got {
+		if ch := decodeChain(body(m)); ch.table == rules.TableName {
+			out = append(out, ch)
+		}
+	}
+	return out, nil
+}
+
+func (c *conn) readSet(now time.Duration, set string) (map[string]elementHeld, error) {
+	got, err := c.dump(unix.NFT_MSG_GETSETELEM, true, ours().text(unix.NFTA_SET_ELEM_LIST_SET, set))
+	if err != nil {
+		return nil, err
+	}
+	var list []elementSeen
+	for _, m := range got {
+		list = append(list, decodeElements(body(m))...)
+	}
+	return held(now, list), nil
+}
+
+// readElements reads single elements; a missing one is ENOENT.
+func (c *conn) readElements(now time.Duration, set string, elems []element) (map[string]elementHeld, error) {
+	var a attrs
+	for _, e := range elems {
+		a = a.nest(unix.NFTA_LIST_ELEM, key(e.key))
+	}
+	got, err := c.several(unix.NFT_MSG_GETSETELEM, ours().text(unix.NFTA_SET_ELEM_LIST_SET, set).nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS, a))
+	if err != nil {
+		return nil, err
+	}
+	var list []elementSeen
+	for _, m := range got {
+		list = append(list, decodeElements(body(m))...)
+	}
+	return held(now, list), nil
+}
+
+// held turns elements that were read into those held, and pairs the ends of intervals.
+func held(now time.Duration, list []elementSeen) map[string]elementHeld {
+	out := make(map[string]elementHeld, len(list))
+	var ends []string
+	for _, e := range list {
+		if e.end {
+			ends = append(ends, e.key)
+			continue
+		}
+		h := elementHeld{until: forever, packets: e.packets, comment: e.comment}
+		if !e.forever {
+			h.until = now + e.expires
+		}
+		out[e.key] = h
+	}
+	if len(ends) == 0 {
+		return out
+	}
+	slices.Sort(ends)
+	for k, h := range out {
+		i, _ := slices.BinarySearchFunc(ends, k, func(end, k string) int { return strings.Compare(end, k+"\x00") })
+		if i < len(ends) {
+			h.end = ends[i]
+		}
+		out[k] = h
+	}
+	return out
+}
+
+// devices are those whose ingress one of our chains is hooked into.
+func (st *state) devices() []string {
+	var out []string
+	for _, c := range st.chains {
+		if c.hooked && c.hook == hookNumbers["ingress"] && len(c.devices) == 1 && c.name == rules.IngressName(c.devices[0]) {
+			out = append(out, c.devices[0])
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// shield is the elements as a shield has them.
+func (st *state) shield(now time.Duration) rules.Shield {
+	var s rules.Shield
+	for name, set := range st.sets {
+		for k, e := range set.elems {
+			if e.until > now {
+				s.Add(name, []byte(k), e.until, e.comment, e.packets)
+			}
+		}
+	}
+	for _, name := range []string{rules.Trusted4, rules.Trusted6} {
+		if set := st.sets[name]; set != nil {
+			for k, e := range set.elems {
+				s.Trusted = append(s.Trusted, rules.PrefixOf(k, e.end))
+			}
+		}
+	}
+	s.Trusted = rules.Widest(s.Trusted)
+	s.Sort()
+	return s
+}

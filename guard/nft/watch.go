@@ -1,0 +1,131 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"ntpveil/rules"
+)
+
+// Watch calls lost, from one goroutine, whenever somebody else changed or removed
+// the table, as soon as the kernel tells (within a millisecond). It listens when
+// ready is called, which may be nil through Watch. It returns when ctx is done, or
+// with an error when the kernel cannot be listened to.
+//
+// The kernel drops messages when they come faster than they are read. Then another
+// socket is opened and the table compared with what was last known of it.
+func (s *Shield) Watch(ctx context.Context, lost func(culprit string)) error {
+	return s.watch(ctx, func() {}, lost)
+}
+
+func (s *Shield) watch(ctx context.Context, ready func(), lost func(culprit string)) error {
+	for ctx.Err() == nil {
+		nl, err := s.listen()
+		if err != nil {
+			return fmt.Errorf("watch table: %w", err)
+		}
+		stop := context.AfterFunc(ctx, func() { nl.Close() })
+		ready()
+		err = s.follow(nl, lost)
+		stop()
+		nl.Close()
+		if ctx.Err() == nil && !errors.Is(err, unix.ENOBUFS) {
+			return fmt.Errorf("watch table: %w", err)
+		}
+		ready = func() {
+			if ctx.Err() == nil && !s.intact() {
+				lost("an unknown process: there were too many changes at once")
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Shield) listen() (*netlink.Conn, error) {
+	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: s.netns, Groups: 1 << (unix.NFNLGRP_NFTABLES - 1)})
+	if err != nil {
+		return nil, err
+	}
+	if err := nl.SetReadBuffer(bufferSize); err != nil {
+		nl.Close()
+		return nil, err
+	}
+	return nl, nil
+}
+
+// follow reads messages until that fails. The messages of one transaction end
+// with that of the new generation, which names the process.
+func (s *Shield) follow(nl *netlink.Conn, lost func(culprit string)) error {
+	foreign := false
+	for {
+		got, err := nl.Receive()
+		if err != nil {
+			return err
+		}
+		for _, m := range got {
+			kind, about := decodeNotice(m)
+			switch {
+			case kind == unix.NFT_MSG_NEWGEN:
+				if foreign {
+					lost(decodeGeneration(body(m)).culprit())
+				}
+				foreign = false
+			case about && !s.ports.has(m.Header.PID):
+				foreign = true
+			}
+		}
+	}
+}
+
+// decodeNotice is what a message of the kernel's to all listeners is, and whether it
+// is about our table: every message but that of the generation begins with the
+// name of its table.
+func decodeNotice(m netlink.Message) (kind uint16, about bool) {
+	if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.Data) < 4 {
+		return 0, false
+	}
+	kind = uint16(m.Header.Type & 0xff)
+	if kind == unix.NFT_MSG_NEWGEN || m.Data[0] != unix.NFPROTO_INET {
+		return kind, false
+	}
+	for typ, data := range each(body(m)) {
+		if typ == 1 {
+			return kind, textOf(data) == rules.TableName
+		}
+	}
+	return kind, false
+}
+
+// intact reports whether the table is as it was last known to be, but for
+// elements that ran out.
+func (s *Shield) intact() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.st
+	if old == nil || s.conn == nil {
+		return true // nothing is taken for known: the next look reads everything
+	}
+	now := s.looked.mono + time.Since(s.looked.at)
+	st, err := s.conn.read(now)
+	if err != nil {
+		s.giveUp(nil)
+		return false
+	}
+	s.st = st
+	if st.mark != old.mark || st.exists != old.exists {
+		return false
+	}
+	for name, set := range old.sets {
+		for k, e := range set.elems {
+			if e.until > now+margin && !has(st.sets[name].elems, k) {
+				return false
+			}
+		}
+	}
+	return true
+}

@@ -1,0 +1,247 @@
+package rules
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+var linkLocal = netip.MustParsePrefix("fe80::/10")
+
+func compileSets(s Shield) []Set {
+	sets := []Set{
+		{Name: Exposed6, Kind: Addr6, Size: exposedSize, Timeout: true, Comment: "throw-away addresses under guard", Elements: exposedElements(s)},
+		{Name: Solicited6, Kind: Tuple6, Size: solicitedSize, Timeout: true, Comment: "server, port, our address, port: who may answer", Elements: solicitedElements(s, true)},
+		{Name: Solicited4, Kind: Tuple4, Size: solicitedSize, Timeout: true, Comment: "server, port, our address, port: who may answer", Elements: solicitedElements(s, false)},
+		{Name: Probes6, Kind: Addr6, Size: exposedSize, Timeout: true, Dynamic: true, Comment: "probes on each throw-away address"},
+		{Name: Limits6, Kind: Addr6, Size: exposedSize, Timeout: true, Dynamic: true, Default: limitsKept, Comment: "how much is told of each throw-away address"},
+		{Name: Trusted6, Kind: Addr6, Interval: true, Comment: "never closed", Elements: trustedElements(s, true)},
+		{Name: Trusted4, Kind: Addr4, Interval: true, Comment: "never closed", Elements: trustedElements(s, false)},
+	}
+	for _, six := range []bool{true, false} {
+		for _, bits := range hoodLengths(s.Hoods, six) {
+			sets = append(sets, hoodsOf(s, six, bits))
+		}
+	}
+	return sets
+}
+
+func hoodsOf(s Shield, six bool, bits int) Set {
+	set := Set{Name: hoodSet(six, bits), Kind: Addr4, Size: hoodSize, Timeout: true, Counter: true,
+		Comment: fmt.Sprintf("closed neighbourhoods, each a /%d", bits)}
+	if six {
+		set.Kind = Addr6
+	}
+	for _, h := range s.Hoods {
+		if h.Prefix.Addr().Is6() == six && h.Prefix.Bits() == bits {
+			a := h.Prefix.Masked().Addr()
+			set.Elements = append(set.Elements, Element{Key: string(a.AsSlice()), Until: h.Until, Comment: hoodComment(h)})
+		}
+	}
+	return set
+}
+
+// hoodComment names whose neighbourhood it is; hoodServer reads it back.
+func hoodComment(h Hood) string { return fmt.Sprintf("server %s, %s", h.Server, h.Prefix) }
+
+func hoodServer(comment string) netip.Addr {
+	server, _, _ := strings.Cut(strings.TrimPrefix(comment, "server "), ",")
+	a, _ := netip.ParseAddr(server)
+	return a
+}
+
+// hoodLengths are the prefix lengths for which there is a set: the preset's and
+// every other one in use.
+func hoodLengths(hoods []Hood, six bool) []int {
+	lengths := []int{Workstation.Hood4}
+	if six {
+		lengths = []int{Workstation.Hood6}
+	}
+	for _, h := range hoods {
+		if h.Prefix.Addr().Is6() == six && !slices.Contains(lengths, h.Prefix.Bits()) {
+			lengths = append(lengths, h.Prefix.Bits())
+		}
+	}
+	slices.Sort(lengths)
+	return lengths
+}
+
+func hoodSet(six bool, bits int) string {
+	name, usual := Hoods4, Workstation.Hood4
+	if six {
+		name, usual = Hoods6, Workstation.Hood6
+	}
+	if bits == usual {
+		return name
+	}
+	return fmt.Sprintf("%s_%d", name, bits)
+}
+
+// hoodPrefix is the prefix of a key in a set of neighbourhoods.
+func hoodPrefix(set string, key []byte) (netip.Prefix, bool) {
+	name, length, other := strings.Cut(set, "_")
+	bits, width := 0, 0
+	switch name {
+	case Hoods4:
+		bits, width = Workstation.Hood4, 4
+	case Hoods6:
+		bits, width = Workstation.Hood6, 16
+	}
+	if other {
+		bits, _ = strconv.Atoi(length)
+	}
+	a, ok := netip.AddrFromSlice(key)
+	if !ok || len(key) != width || bits <= 0 || bits > 8*width {
+		return netip.Prefix{}, false
+	}
+	return netip.PrefixFrom(a, bits).Masked(), true
+}
+
+func exposedElements(s Shield) []Element {
+	var out []Element
+	for _, x := range s.Exposed {
+		out = append(out, Element{Key: string(x.Addr.AsSlice()), Until: x.Until})
+	}
+	return out
+}
+
+func solicitedElements(s Shield, six bool) []Element {
+	var out []Element
+	for _, x := range s.Solicited {
+		if x.Our.Addr().Is6() == six {
+			out = append(out, Element{Key: string(tupleKey(x)), Until: x.Until})
+		}
+	}
+	return out
+}
+
+func tupleKey(x Solicited) []byte {
+	var key []byte
+	for _, p := range []netip.AddrPort{x.Server, x.Our} {
+		key = append(key, p.Addr().AsSlice()...)
+		key = append(key, byte(p.Port()>>8), byte(p.Port()), 0, 0)
+	}
+	return key
+}
+
+// tupleOf reads a key of tupleKey.
+func tupleOf(key []byte) (x Solicited, ok bool) {
+	width := len(key)/2 - 4
+	if width != 4 && width != 16 || len(key)%2 != 0 {
+		return x, false
+	}
+	half := func(b []byte) netip.AddrPort {
+		a, _ := netip.AddrFromSlice(b[:width])
+		return netip.AddrPortFrom(a, uint16(b[width])<<8|uint16(b[width+1]))
+	}
+	return Solicited{Server: half(key[:width+4]), Our: half(key[width+4:])}, true
+}
+
+// trustedElements leaves out prefixes that lie in another: a set of intervals
+// refuses those that overlap.
+func trustedElements(s Shield, six bool) []Element {
+	var out []Element
+	for _, p := range Widest(s.Trusted) {
+		if p.Addr().Is6() == six {
+			out = append(out, Element{Key: string(p.Addr().AsSlice()), End: behind(p)})
+		}
+	}
+	return out
+}
+
+// key is an element's key as nft writes it.
+func (s Set) key(e Element) string {
+	if x, ok := tupleOf([]byte(e.Key)); ok && len(s.Kind.Fields()) > 1 {
+		return fmt.Sprintf("%s . %d . %s . %d", x.Server.Addr(), x.Server.Port(), x.Our.Addr(), x.Our.Port())
+	}
+	a, _ := netip.AddrFromSlice([]byte(e.Key))
+	if !s.Interval {
+		return a.String()
+	}
+	return PrefixOf(e.Key, e.End).String()
+}
+
+// PrefixOf is the prefix that begins at key and ends before end.
+func PrefixOf(key, end string) netip.Prefix {
+	a, _ := netip.AddrFromSlice([]byte(key))
+	for bits := range a.BitLen() + 1 {
+		if p, _ := a.Prefix(bits); p.Addr() == a && behind(p) == end {
+			return p
+		}
+	}
+	return netip.Prefix{}
+}
+
+// Widest are the prefixes that lie in no other one, masked and sorted.
+func Widest(prefixes []netip.Prefix) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range prefixes {
+		p = p.Masked()
+		inside := slices.ContainsFunc(prefixes, func(q netip.Prefix) bool { return q.Bits() < p.Bits() && q.Contains(p.Addr()) })
+		if !inside && !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	slices.SortFunc(out, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+	return out
+}
+
+// behind is the first address after a prefix, empty after the last one.
+func behind(p netip.Prefix) string {
+	b := p.Addr().AsSlice()
+	for i := p.Bits(); i < 8*len(b); i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	last, _ := netip.AddrFromSlice(b)
+	if next := last.Next(); next.IsValid() {
+		return string(next.AsSlice())
+	}
+	return ""
+}
+
+// Add puts an element that was read back from a set into the shield: the
+// opposite of Compile. It reports whether the set and the key made sense.
+// Dropped of an exposed address comes from set probes6, which is to be added
+// after exposed6, in order (see Sort).
+func (s *Shield) Add(set string, key []byte, until time.Duration, comment string, packets uint64) bool {
+	a, isAddr := netip.AddrFromSlice(key)
+	switch set {
+	case Exposed6:
+		if isAddr {
+			s.Exposed = append(s.Exposed, Exposed{Addr: a, Until: until})
+		}
+		return isAddr
+	case Probes6:
+		i, found := slices.BinarySearchFunc(s.Exposed, a, func(x Exposed, a netip.Addr) int { return x.Addr.Compare(a) })
+		if found {
+			s.Exposed[i].Dropped = packets
+		}
+		return isAddr
+	case Solicited4, Solicited6:
+		x, ok := tupleOf(key)
+		if x.Until = until; ok {
+			s.Solicited = append(s.Solicited, x)
+		}
+		return ok
+	}
+	p, ok := hoodPrefix(set, key)
+	if ok {
+		s.Hoods = append(s.Hoods, Hood{Prefix: p, Server: hoodServer(comment), Until: until, Dropped: packets})
+	}
+	return ok
+}
+
+// Sort puts the elements into the order that a shield has them in.
+func (s *Shield) Sort() {
+	slices.SortFunc(s.Exposed, func(a, b Exposed) int { return a.Addr.Compare(b.Addr) })
+	slices.SortFunc(s.Solicited, func(a, b Solicited) int {
+		if c := a.Our.Compare(b.Our); c != 0 {
+			return c
+		}
+		return a.Server.Compare(b.Server)
+	})
+	slices.SortFunc(s.Hoods, func(a, b Hood) int { return strings.Compare(a.Prefix.String(), b.Prefix.String()) })
+}

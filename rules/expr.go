@@ -1,0 +1,165 @@
+package rules
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// Expr is one step of a rule: a match that ends the rule unless it holds, or
+// something that is done. It prints itself as nft text.
+type Expr interface {
+	fmt.Stringer
+	expr()
+}
+
+type (
+	// Is holds where a field has a value.
+	Is struct {
+		Field Field
+		Value uint16
+	}
+	// OneOf holds where a field has one of several values.
+	OneOf struct {
+		Field  Field
+		Values []uint16
+	}
+	// Within holds where an address is in a prefix.
+	Within struct {
+		Field  Field
+		Prefix netip.Prefix
+	}
+	// In holds where the fields, one after the other, are an element of a set.
+	// Bits > 0 keeps that many leading bits of a single address field.
+	In struct {
+		Fields []Field
+		Bits   int
+		Set    string
+	}
+	// From holds where the packet came in by a device of that name.
+	From struct{ Device string }
+	// Known holds where the packet belongs to a connection that conntrack knows
+	// (established or related).
+	Known struct{}
+	// Below holds for the first packets of a burst and then at a rate.
+	Below struct{ PerSecond, Burst uint32 }
+	// Note puts a field into a dynamic set, or renews it there, where that field
+	// also passes Limit (nil: no limit, the element counts instead).
+	Note struct {
+		Set     string
+		Field   Field
+		Timeout time.Duration // 0: the set's own
+		Limit   *Below
+	}
+	// Count counts packets and bytes.
+	Count struct{}
+	// Log hands the packet's beginning to an NFLOG group.
+	Log struct {
+		Prefix  string
+		Group   uint16
+		Snaplen uint32
+	}
+	// Accept ends the table's say in this hook.
+	Accept struct{}
+	// Drop ends the packet.
+	Drop struct{}
+	// Goto goes on in another chain, never to return.
+	Goto struct{ Chain string }
+)
+
+func (Is) expr()     {}
+func (OneOf) expr()  {}
+func (Within) expr() {}
+func (In) expr()     {}
+func (From) expr()   {}
+func (Known) expr()  {}
+func (Below) expr()  {}
+func (Note) expr()   {}
+func (Count) expr()  {}
+func (Log) expr()    {}
+func (Accept) expr() {}
+func (Drop) expr()   {}
+func (Goto) expr()   {}
+
+func (e Is) String() string { return e.Field.String() + " " + e.Field.name(e.Value) }
+
+func (e OneOf) String() string {
+	names := make([]string, len(e.Values))
+	for i, v := range e.Values {
+		names[i] = e.Field.name(v)
+	}
+	return fmt.Sprintf("%s { %s }", e.Field, strings.Join(names, ", "))
+}
+
+func (e Within) String() string { return fmt.Sprintf("%s %s", e.Field, e.Prefix) }
+
+func (e In) String() string {
+	names := make([]string, len(e.Fields))
+	for i, f := range e.Fields {
+		names[i] = f.String()
+	}
+	text := strings.Join(names, " . ")
+	if e.Bits > 0 {
+		text += " & " + Mask(e.Fields[0].Bits(), e.Bits).String()
+	}
+	return text + " @" + e.Set
+}
+
+func (e From) String() string { return fmt.Sprintf("iifname %q", e.Device) }
+func (Known) String() string  { return "ct state established,related" }
+
+func (e Below) String() string {
+	return fmt.Sprintf("limit rate %d/second burst %d packets", e.PerSecond, e.Burst)
+}
+
+func (e Note) String() string {
+	text := fmt.Sprintf("update @%s { %s", e.Set, e.Field)
+	if e.Timeout > 0 {
+		text += " timeout " + span(e.Timeout)
+	}
+	if e.Limit != nil {
+		return text + " " + e.Limit.String() + " }"
+	}
+	return text + " counter }"
+}
+
+func (Count) String() string { return "counter" }
+
+func (e Log) String() string {
+	return fmt.Sprintf("log prefix %q group %d snaplen %d", e.Prefix, e.Group, e.Snaplen)
+}
+
+func (Accept) String() string { return "accept" }
+func (Drop) String() string   { return "drop" }
+func (e Goto) String() string { return "goto " + e.Chain }
+
+// Mask is the netmask with the leading bits set, as an address of a width of 32
+// or 128 bits.
+func Mask(width, bits int) netip.Addr {
+	b := make([]byte, width/8)
+	for i := range bits {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+// span is a duration as nft writes it, to the millisecond.
+func span(d time.Duration) string {
+	ms := d.Milliseconds()
+	var b strings.Builder
+	for _, u := range []struct {
+		name string
+		ms   int64
+	}{{"d", 86400000}, {"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1}} {
+		if n := ms / u.ms; n > 0 {
+			fmt.Fprintf(&b, "%d%s", n, u.name)
+			ms %= u.ms
+		}
+	}
+	if b.Len() == 0 {
+		return "0s"
+	}
+	return b.String()
+}

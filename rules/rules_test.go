@@ -1,0 +1,212 @@
+package rules
+
+import (
+	"flag"
+	"net/netip"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write the files in testdata anew")
+
+func prefixes(s ...string) (out []netip.Prefix) {
+	for _, p := range s {
+		out = append(out, netip.MustParsePrefix(p))
+	}
+	return out
+}
+
+// sample is a shield with something of everything.
+func sample() Shield {
+	return Shield{
+		Mode: Enforce, Preset: "workstation", LogGroup: 5, Devices: []string{"br-1@x", "eth0"},
+		Allow:   []Service{{"tcp", 22}, {"udp", 443}, {"tcp", 80}, {"tcp", 22}},
+		Trusted: prefixes("10.0.0.0/8", "2001:db8:f::/48"),
+		Exposed: []Exposed{{Addr: netip.MustParseAddr("2001:db8::1"), Until: 26 * time.Hour}, {Addr: netip.MustParseAddr("2001:db8::2"), Until: time.Hour}},
+		Solicited: []Solicited{
+			{Server: netip.MustParseAddrPort("192.0.2.1:123"), Our: netip.MustParseAddrPort("198.51.100.2:40000"), Until: time.Hour + 5*time.Second},
+			{Server: netip.MustParseAddrPort("[2001:db8:5::1]:123"), Our: netip.MustParseAddrPort("[2001:db8::1]:40001"), Until: time.Hour + 1500*time.Millisecond},
+		},
+		Hoods: []Hood{
+			{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Server: netip.MustParseAddr("192.0.2.1"), Until: 2 * time.Hour},
+			{Prefix: netip.MustParsePrefix("2001:db8:5::/48"), Server: netip.MustParseAddr("2001:db8:5::1"), Until: 2 * time.Hour},
+			{Prefix: netip.MustParsePrefix("2001:db8:6::/56"), Server: netip.MustParseAddr("2001:db8:6::1"), Until: 2 * time.Hour},
+		},
+	}
+}
+
+func compile(t *testing.T, s Shield) Table {
+	t.Helper()
+	table, err := Compile(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+// TestText pins the rule sets as text, an hour after boot.
+func TestText(t *testing.T) {
+	observe := sample()
+	observe.Mode = Observe
+	for name, s := range map[string]Shield{"enforce": sample(), "observe": observe, "bare": {Mode: Enforce, Preset: Workstation.Name}} {
+		got, path := compile(t, s).Text(time.Hour), "testdata/"+name+".nft"
+		if *rewrite {
+			if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != string(want) {
+			t.Errorf("%s differs (rewrite it with -rewrite):\n%s", path, got)
+		}
+	}
+}
+
+func TestOffIsNoTable(t *testing.T) {
+	if text := compile(t, Shield{}).Text(0); text != "" {
+		t.Errorf("mode off: %q", text)
+	}
+}
+
+// TestNothingIsDroppedUnlessEnforced: in every other mode no rule drops, and each
+// rule that would says so.
+func TestNothingIsDroppedUnlessEnforced(t *testing.T) {
+	for mode, word := range map[Mode]string{Observe: "observing, not dropped", Disarmed: "disarmed, not dropped"} {
+		s := sample()
+		s.Mode = mode
+		text := compile(t, s).String()
+		if strings.Contains(text, " drop ") {
+			t.Errorf("%s drops:\n%s", mode, text)
+		}
+		if n := strings.Count(text, word); n != 3+len(s.Devices) {
+			t.Errorf("%s: %q stands %d times", mode, word, n)
+		}
+	}
+}
+
+// TestEveryRule has a comment, looks at the family before anything of the network
+// layer and at the transport before anything of its header.
+func TestEveryRule(t *testing.T) {
+	for _, c := range compile(t, sample()).Chains {
+		for _, r := range c.Rules {
+			if r.Comment == "" || len(r.Comment) > 127 {
+				t.Errorf("%s: %s: comment of %d bytes", c.Name, r, len(r.Comment))
+			}
+			family, transport := false, false
+			for _, e := range r.Exprs {
+				for _, f := range fieldsOf(e) {
+					switch {
+					case f == Family:
+						family = true
+					case f == Transport || f == NextHdr6:
+						transport = true
+					case f >= SPortUDP && !transport, f > Transport && !family:
+						t.Errorf("%s: %s: looks at %s too early", c.Name, r, f)
+					}
+				}
+			}
+		}
+	}
+}
+
+func fieldsOf(e Expr) []Field {
+	switch e := e.(type) {
+	case Is:
+		return []Field{e.Field}
+	case OneOf:
+		return []Field{e.Field}
+	case Within:
+		return []Field{e.Field}
+	case In:
+		return e.Fields
+	case Note:
+		return []Field{e.Field}
+	}
+	return nil
+}
+
+// TestAddUndoesCompile: what is compiled reads back as what it was.
+func TestAddUndoesCompile(t *testing.T) {
+	want := sample()
+	got := Shield{Mode: want.Mode, Preset: want.Preset, LogGroup: want.LogGroup, Devices: want.Devices, Allow: want.Allow, Trusted: want.Trusted}
+	for _, set := range compile(t, want).Sets {
+		for _, e := range set.Elements {
+			if !set.Interval && !got.Add(set.Name, []byte(e.Key), e.Until, e.Comment, 0) {
+				t.Errorf("%s: %q is not read back", set.Name, e.Key)
+			}
+		}
+	}
+	got.Sort()
+	want.Sort()
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("read back\n%+v\nwant\n%+v", got, want)
+	}
+	key := want.Exposed[1].Addr.AsSlice()
+	if got.Add(Probes6, key, 0, "", 7); got.Exposed[1].Dropped != 7 {
+		t.Error("the count of probes was not read back")
+	}
+}
+
+func FuzzAdd(f *testing.F) {
+	table, _ := Compile(sample())
+	for _, set := range table.Sets {
+		for _, e := range set.Elements {
+			f.Add(set.Name, []byte(e.Key), e.Comment)
+		}
+	}
+	f.Add("hoods6_999", make([]byte, 16), "server ::1")
+	f.Fuzz(func(t *testing.T, set string, key []byte, comment string) {
+		var s Shield
+		if ok := s.Add(set, key, 1, comment, 1); !ok && len(s.Exposed)+len(s.Solicited)+len(s.Hoods) > 0 {
+			t.Error("refused and taken")
+		}
+		for _, h := range s.Hoods {
+			if !h.Prefix.IsValid() || h.Prefix != h.Prefix.Masked() {
+				t.Errorf("bad prefix %v", h.Prefix)
+			}
+		}
+	})
+}
+
+func TestWidest(t *testing.T) {
+	got := Widest(prefixes("10.1.0.0/16", "10.0.0.0/8", "2001:db8::1/32", "10.0.0.0/8", "11.0.0.0/8", "::/0"))
+	if want := prefixes("10.0.0.0/8", "11.0.0.0/8", "::/0"); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestPrefixOfUndoesBehind(t *testing.T) {
+	for _, p := range prefixes("0.0.0.0/0", "10.0.0.0/8", "255.0.0.0/8", "192.0.2.7/32", "::/0", "::/1", "ff00::/8", "2001:db8::/32") {
+		if got := PrefixOf(string(p.Addr().AsSlice()), behind(p)); got != p {
+			t.Errorf("%s became %s", p, got)
+		}
+	}
+}
+
+func TestIngressName(t *testing.T) {
+	for device, want := range map[string]string{"eth0.5": "ingress_eth0.5", "a@b": "ingress_a/40b", "6to4": "ingress_6to4", "é": "ingress_/c3/a9"} {
+		if got := IngressName(device); got != want {
+			t.Errorf("%s: got %s, want %s", device, got, want)
+		}
+	}
+	for _, device := range []string{"", "eth*", `a"b`} {
+		if _, err := Compile(Shield{Mode: Enforce, Devices: []string{device}}); err == nil {
+			t.Errorf("device %q was taken", device)
+		}
+	}
+}
+
+func TestSpan(t *testing.T) {
+	for d, want := range map[time.Duration]string{0: "0s", time.Millisecond: "1ms", 90*time.Second + 5*time.Millisecond: "1m30s5ms", 25 * time.Hour: "1d1h"} {
+		if got := span(d); got != want {
+			t.Errorf("%d: got %s, want %s", d, got, want)
+		}
+	}
+}
