@@ -1,0 +1,185 @@
+package ipaddr_test
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"ntpveil/guard"
+)
+
+func TestAddressIsOfUseToNobodyElse(t *testing.T) {
+	w := newWire(t)
+	s := w.host.open()
+	routes := w.host.ip("-6 route show")
+	a := w.throwAway(1)
+	s.set(a)
+	s.awaitReady(a.Addr)
+
+	shape := ""
+	lines := strings.Split(w.host.ip("-6 addr show dev eth0"), "\n")
+	for i, line := range lines {
+		if strings.Contains(line, a.Addr.String()) {
+			shape = line + lines[i+1]
+		}
+	}
+	for _, want := range []string{"/128 scope global", "deprecated", "noprefixroute", "valid_lft 3", "preferred_lft 0sec"} {
+		if !strings.Contains(shape, want) {
+			t.Errorf("no %q in %q", want, shape)
+		}
+	}
+	if after := w.host.ip("-6 route show"); after != routes {
+		t.Errorf("routes were\n%sand are\n%s", routes, after)
+	}
+	if err := w.host.bind(a.Addr); err != nil {
+		t.Errorf("bind a ready address: %v", err)
+	}
+	w.host.in(func() error {
+		c, err := net.Dial("udp6", "[2001:db8:9::1]:123")
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if from := c.LocalAddr().(*net.UDPAddr).AddrPort().Addr(); from != stable {
+			t.Errorf("the kernel picked %s", from)
+		}
+		return nil
+	})
+}
+
+func TestGatewayIsMetBeforeReady(t *testing.T) {
+	w := newWire(t)
+	s := w.host.open()
+	a := w.throwAway(1)
+	s.set(a)
+	s.awaitReady(a.Addr)
+	if n := w.router.ip("-6 neigh show dev lan0"); !strings.Contains(n, a.Addr.String()+" lladdr") {
+		t.Errorf("the router does not know %s:\n%s", a.Addr, n)
+	}
+}
+
+func TestSilentGatewayCostsThreeTries(t *testing.T) {
+	w := newWire(t)
+	s := w.host.open()
+	a, b := w.throwAway(1), w.throwAway(2)
+	a.Meet = netip.MustParseAddr("fe80::dead")
+	b.Meet = netip.Addr{}
+	s.set(a, b)
+	s.awaitReady(b.Addr)
+	start := now()
+	if _, ready := s.seen(); has(ready, a.Addr) {
+		t.Fatal("ready although the gateway was not met")
+	}
+	s.awaitReady(a.Addr)
+	// Both end their duplicate address detection within the second that the
+	// kernel waits at random before it.
+	if took := now() - start; took < 1900*time.Millisecond || took > 4500*time.Millisecond {
+		t.Errorf("ready %s after an address that meets nobody, not 3 s", took)
+	}
+}
+
+func TestTakenAddressIsAbsent(t *testing.T) {
+	w := newWire(t)
+	s := w.host.open()
+	a, b := w.throwAway(1), w.throwAway(2)
+	w.router.ip("addr add " + a.Addr.String() + "/64 dev lan0 nodad")
+	s.set(a, b)
+	s.awaitReady(b.Addr)
+	s.await("the taken address goes", func() bool {
+		all, ready := s.seen()
+		return !holds(all, a.Addr) && !has(ready, a.Addr)
+	})
+	s.set(a, b)
+	if all, _ := s.seen(); holds(all, a.Addr) {
+		t.Error("the taken address was put back")
+	}
+}
+
+func TestKernelEndsAddressWithNobodyAlive(t *testing.T) {
+	w := newWire(t)
+	dead := w.host.open()
+	a := w.throwAway(1)
+	a.Until = now() + time.Second
+	dead.set(a)
+	other := w.host.open() // does nothing but watch
+	other.await("the address ends", func() bool {
+		all, _ := other.seen()
+		return !holds(all, a.Addr)
+	})
+	if late := now() - a.Until; late > 3*time.Second {
+		t.Errorf("the address ended %s late", late)
+	}
+	dead.set(a)
+	if all, _ := dead.seen(); holds(all, a.Addr) {
+		t.Error("the address was put back")
+	}
+}
+
+func TestOnlyOursAreRemoved(t *testing.T) {
+	w := newWire(t)
+	s := w.host.open()
+	ours := w.throwAway(1)
+	s.set(ours)
+	w.host.ip("addr add 2001:db8:1::aa/128 dev eth0 nodad")
+	w.host.ip("addr add 2001:db8:1::bb/128 dev eth0 nodad noprefixroute preferred_lft 0 valid_lft 3000")
+	before := w.host.ip("-6 -o addr show dev eth0")
+	s.set()
+	after := w.host.ip("-6 -o addr show dev eth0")
+	for _, a := range []string{"2001:db8:1::aa/128", "2001:db8:1::bb/128", stable.String() + "/64"} {
+		if !strings.Contains(after, a) {
+			t.Errorf("%s is gone; before\n%s", a, before)
+		}
+	}
+	if strings.Contains(after, ours.Addr.String()) {
+		t.Error("ours is still there")
+	}
+	all, ready := s.seen()
+	if len(all) != 1 || all[0].Addr != netip.MustParseAddr("2001:db8:1::bb") || len(ready) != 0 {
+		t.Errorf("seen %v, ready %v: want the one of our shape, never ready", all, ready)
+	}
+	if err := s.Set(now(), []guard.Addr{{Addr: netip.MustParseAddr("2001:db8:1::aa"), Link: w.link, Until: now() + time.Hour}}); err == nil ||
+		!strings.Contains(err.Error(), "add address 2001:db8:1::aa to eth0: the host has it already") {
+		t.Errorf("an admin's address was taken over: %v", err)
+	}
+}
+
+func TestLinkDownIsSeen(t *testing.T) {
+	w := newWire(t)
+	s := w.host.open()
+	a := w.throwAway(1)
+	s.set(a)
+	s.awaitReady(a.Addr)
+	w.host.ip("link set eth0 down")
+	s.await("the address goes with the link", func() bool {
+		all, ready := s.seen()
+		return !holds(all, a.Addr) && len(ready) == 0
+	})
+	w.host.ip("link set eth0 up")
+	s.set(a)
+	if all, _ := s.seen(); holds(all, a.Addr) {
+		t.Error("the address was put back")
+	}
+}
+
+func TestErrorsNameAddressAndInterface(t *testing.T) {
+	w := newWire(t)
+	s := w.host.open()
+	a := w.throwAway(1)
+	w.host.sysctl("ipv6/conf/eth0/disable_ipv6", "1")
+	err := s.Set(now(), []guard.Addr{a})
+	want := "add address " + a.Addr.String() + " to eth0: IPv6 is off on the interface"
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("error %v, want %q", err, want)
+	}
+	w.host.sysctl("ipv6/conf/eth0/disable_ipv6", "0")
+	s.set(a) // what could not be made was never made: it is not "put back"
+	if all, _ := s.seen(); !holds(all, a.Addr) {
+		t.Error("the address was not made after the error")
+	}
+	a.Link, a.Addr = 4711, a.Addr.Next()
+	if err := s.Set(now(), []guard.Addr{a}); err == nil || !strings.Contains(err.Error(), a.Addr.String()+" to interface 4711: the interface is gone") {
+		t.Errorf("error %v", err)
+	}
+}

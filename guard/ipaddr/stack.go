@@ -1,0 +1,142 @@
+package ipaddr
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Options of Open. The zero value is the namespace of the caller.
+type Options struct {
+	NS         int      // file descriptor of a network namespace, open as long as the Stack; 0 or less: that of the calling thread
+	ResolvConf []string // files that name resolvers; nil: those of libc and of systemd-resolved
+}
+
+// Stack is the IP stack of one network namespace.
+type Stack struct {
+	ns         int
+	resolvConf []string
+	handle     *netlink.Handle
+	changes    *changes
+	ndp        *neighbours
+
+	hint chan struct{}
+	done chan struct{}
+	wg   sync.WaitGroup
+
+	mu   sync.Mutex
+	ours map[netip.Addr]*address // what Set was asked for, until it is neither asked for nor there
+}
+
+// Open opens the sockets. It needs CAP_NET_RAW; Set needs CAP_NET_ADMIN.
+func Open(o Options) (*Stack, error) {
+	s := &Stack{
+		ns:         o.NS,
+		resolvConf: o.ResolvConf,
+		hint:       make(chan struct{}, 1),
+		done:       make(chan struct{}),
+		ours:       map[netip.Addr]*address{},
+	}
+	if s.resolvConf == nil {
+		s.resolvConf = []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"}
+	}
+	if err := s.inNamespace(s.open); err != nil {
+		s.closeSockets()
+		return nil, err
+	}
+	s.wg.Add(3)
+	go s.listen()
+	go s.hear()
+	go s.work()
+	return s, nil
+}
+
+func (s *Stack) String() string { return "addresses" }
+
+func (s *Stack) open() (err error) {
+	if s.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return fmt.Errorf("open netlink socket: %w", err)
+	}
+	if s.changes, err = openChanges(); err != nil {
+		return fmt.Errorf("subscribe to changes of links, addresses and routes: %w", err)
+	}
+	if s.ndp, err = openNeighbours(); err != nil {
+		return fmt.Errorf("open socket for neighbour discovery (needs CAP_NET_RAW): %w", err)
+	}
+	return nil
+}
+
+// Close ends everything but the addresses, which have deadlines of their own.
+func (s *Stack) Close() error {
+	close(s.done)
+	err := s.closeSockets()
+	s.wg.Wait()
+	return err
+}
+
+func (s *Stack) closeSockets() error {
+	var err error
+	if s.changes != nil {
+		s.changes.close()
+	}
+	if s.ndp != nil {
+		err = s.ndp.conn.Close()
+	}
+	if s.handle != nil {
+		s.handle.Close()
+	}
+	return err
+}
+
+// inNamespace runs f where the Stack is at home.
+func (s *Stack) inNamespace(f func() error) error {
+	if s.ns <= 0 {
+		return f()
+	}
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		if err := unix.Setns(s.ns, unix.CLONE_NEWNET); err != nil {
+			result <- fmt.Errorf("enter network namespace: %w", err)
+			return
+		}
+		result <- f()
+	}()
+	return <-result
+}
+
+// whole reads a list until the kernel says that nothing changed while it was read.
+func whole[T any](read func() ([]T, error)) ([]T, error) {
+	const tries = 16 // a host whose routes change all the time must not keep us
+	for i := 0; ; i++ {
+		list, err := read()
+		if err == nil || !errors.Is(err, netlink.ErrDumpInterrupted) || i == tries {
+			return list, err
+		}
+	}
+}
+
+// poke has the work done anew, soon.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func readLine(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	for i, c := range b {
+		if c == '\n' {
+			b = b[:i]
+			break
+		}
+	}
+	return string(b), err
+}
