@@ -34,7 +34,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build the static binary bin/ntpveil (POOL=2.vendor.pool.ntp.org sets the default pool)
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ntpveil ./cmd/ntpveil
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ntpveil ./cmd/ntpveil
 
 demo: build ## replay the 2016 harvest in throw-away namespaces, without and with the guard
 	bin/ntpveil demo $(DEMOFLAGS)
@@ -76,7 +76,7 @@ completions: build ## build the shell completions
 	@set -e; for shell in $(SHELLS); do bin/ntpveil completion $$shell > dist/completions/$$shell; done
 
 install: build man completions ## install below DESTDIR and PREFIX; nothing is started or enabled
-	install -D -m 0755 bin/ntpveil $(DESTDIR)$(PREFIX)/sbin/ntpveil
+	install -D -m 0755 bin/ntpveil $(DESTDIR)$(PREFIX)/bin/ntpveil
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man8 dist/man/ntpveil.8
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man5 dist/man/ntpveil.toml.5
 	install -D -m 0644 dist/completions/bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/ntpveil
@@ -84,7 +84,7 @@ install: build man completions ## install below DESTDIR and PREFIX; nothing is s
 	install -D -m 0644 dist/completions/fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ntpveil.fish
 	install -d $(DESTDIR)$(UNITDIR)
 	for unit in ntpveil.service ntpveil-wait-sync.service; do \
-		sed 's|/usr/sbin/ntpveil|$(PREFIX)/sbin/ntpveil|' systemd/$$unit > $(DESTDIR)$(UNITDIR)/$$unit; \
+		sed 's|/usr/bin/ntpveil|$(PREFIX)/bin/ntpveil|' systemd/$$unit > $(DESTDIR)$(UNITDIR)/$$unit; \
 	done
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/ntp-units.d systemd/50-ntpveil.list
 	install -D -m 0644 systemd/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/ntpveil.conf
@@ -93,8 +93,8 @@ install: build man completions ## install below DESTDIR and PREFIX; nothing is s
 	test -e $(DESTDIR)$(SYSCONFDIR)/ntpveil/ntpveil.toml || \
 		install -D -m 0644 -t $(DESTDIR)$(SYSCONFDIR)/ntpveil packaging/ntpveil.toml
 
-deb: ## build dist/ntpveil_VERSION_ARCH.deb, offline (POOL= sets another default pool than Debian's)
-	packaging/build-deb
+deb: ## build dist/ntpveil_*.deb, offline (POOL= sets another default pool than Debian's)
+	POOL='$(POOL)' COMMIT='$(COMMIT)' packaging/build-deb
 
 clean: ## remove what was built
 	rm -rf bin dist
