@@ -60,43 +60,6 @@ func TestGatewayIsMetBeforeReady(t *testing.T) {
 	}
 }
 
-func TestSilentGatewayCostsThreeTries(t *testing.T) {
-	w := newWire(t)
-	s := w.host.open()
-	a, b := w.throwAway(1), w.throwAway(2)
-	a.Meet = netip.MustParseAddr("fe80::dead")
-	b.Meet = netip.Addr{}
-	s.set(a, b)
-	s.awaitReady(b.Addr)
-	start := now()
-	if _, ready := s.seen(); has(ready, a.Addr) {
-		t.Fatal("ready although the gateway was not met")
-	}
-	s.awaitReady(a.Addr)
-	// Both end their duplicate address detection within the second that the
-	// kernel waits at random before it.
-	if took := now() - start; took < 1900*time.Millisecond || took > 4500*time.Millisecond {
-		t.Errorf("ready %s after an address that meets nobody, not 3 s", took)
-	}
-}
-
-func TestTakenAddressIsAbsent(t *testing.T) {
-	w := newWire(t)
-	s := w.host.open()
-	a, b := w.throwAway(1), w.throwAway(2)
-	w.router.ip("addr add " + a.Addr.String() + "/64 dev lan0 nodad")
-	s.set(a, b)
-	s.awaitReady(b.Addr)
-	s.await("the taken address goes", func() bool {
-		all, ready := s.seen()
-		return !holds(all, a.Addr) && !has(ready, a.Addr)
-	})
-	s.set(a, b)
-	if all, _ := s.seen(); holds(all, a.Addr) {
-		t.Error("the taken address was put back")
-	}
-}
-
 func TestKernelEndsAddressWithNobodyAlive(t *testing.T) {
 	w := newWire(t)
 	dead := w.host.open()
@@ -108,9 +71,6 @@ func TestKernelEndsAddressWithNobodyAlive(t *testing.T) {
 		all, _ := other.seen()
 		return !holds(all, a.Addr)
 	})
-	if late := now() - a.Until; late > 3*time.Second {
-		t.Errorf("the address ended %s late", late)
-	}
 	dead.set(a)
 	if all, _ := dead.seen(); holds(all, a.Addr) {
 		t.Error("the address was put back")

@@ -116,6 +116,7 @@ type wire struct {
 
 func newWire(t *testing.T) *wire {
 	t.Helper()
+	t.Parallel() // they wait for the kernel most of the time
 	w := &wire{host: newSpace(t), router: newSpace(t)}
 	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "lan0", PeerNamespace: netlink.NsFd(w.router.fd)}
 	if err := w.host.handle.LinkAdd(veth); err != nil {

@@ -1,0 +1,258 @@
+package ipaddr_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"ntpveil/guard"
+	"ntpveil/guard/ipaddr"
+)
+
+func (s *stack) host(prefer string) guard.Host {
+	s.t.Helper()
+	h, err := s.Host(prefer)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return h
+}
+
+func addrs(text string) (out []netip.Addr) {
+	for _, f := range strings.Fields(text) {
+		out = append(out, netip.MustParseAddr(f))
+	}
+	return out
+}
+
+func TestHostTellsFacts(t *testing.T) {
+	w := newWire(t)
+	w.host.ip("route add 203.0.113.0/24 proto static nexthop via 192.0.2.2 dev eth0 nexthop via 192.0.2.3 dev eth0")
+	w.host.ip("-6 route add 2001:db8:7::/48 via 2001:db8:1::7 dev eth0 table 100")
+	w.host.ip("-6 route add 2001:db8:5::/64 dev eth0")
+	w.host.sysctl("ipv6/conf/eth0/max_addresses", "11")
+	w.host.ip("link add name br0 type bridge")
+	w.host.ip("link add port1 type veth peer name far1")
+	w.host.ip("link set port1 master br0")
+	s := w.host.open()
+	a := w.throwAway(1)
+	s.set(a)
+	s.awaitReady(a.Addr)
+
+	h := s.host("")
+	linkLocal := slices.DeleteFunc(slices.Clone(h.LinkAddrs), func(a netip.Addr) bool { return !a.IsLinkLocalUnicast() })
+	if len(linkLocal) != 1 {
+		t.Errorf("link-local addresses %v", linkLocal)
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "boot ID", h.BootID+"\n", string(boot))
+	same(t, "link", h.Link, guard.Link{Index: w.link, Name: "eth0"})
+	same(t, "addresses", h.Addrs, sorted(append(addrs("127.0.0.1 ::1 192.0.2.10"), stable, a.Addr, linkLocal[0])))
+	same(t, "addresses of the link", h.LinkAddrs, sorted([]netip.Addr{stable, a.Addr, linkLocal[0]}))
+	same(t, "preferred", h.Preferred, []netip.Addr{stable})
+	same(t, "prefix", fmt.Sprint(h.Prefix, h.NoPrefix), prefix.String())
+	same(t, "on link", fmt.Sprint(h.OnLink), "[192.0.2.0/24 2001:db8:1::/64 2001:db8:5::/64]")
+	same(t, "sources", []netip.Addr{h.Source4, h.Source6}, addrs("192.0.2.10 2001:db8:1::10"))
+	same(t, "gateways of the default routes", []netip.Addr{h.Gateway4, h.Gateway6}, addrs("192.0.2.1 fe80::1"))
+	same(t, "default routes", []bool{h.Route4, h.Route6}, []bool{true, true})
+	same(t, "gateways", h.Gateways, addrs("192.0.2.1 192.0.2.2 192.0.2.3 2001:db8:1::7 fe80::1"))
+	same(t, "room", h.MaxAddrs, 11)
+	same(t, "devices", h.Devices, []string{"br0", "eth0", "far1", "port1"})
+}
+
+func same(t *testing.T, what string, have, want any) {
+	t.Helper()
+	a, _ := json.Marshal(have)
+	b, _ := json.Marshal(want)
+	if string(a) != string(b) {
+		t.Errorf("%s: %s, want %s", what, a, b)
+	}
+}
+
+func sorted(list []netip.Addr) []netip.Addr {
+	slices.SortFunc(list, netip.Addr.Compare)
+	return list
+}
+
+func TestHostWithOnlyOursLeft(t *testing.T) {
+	w := newWire(t)
+	s := w.host.open()
+	a := w.throwAway(1)
+	s.set(a)
+	s.awaitReady(a.Addr)
+	w.host.ip("addr del " + stable.String() + "/64 dev eth0")
+	h := s.host("")
+	if h.Source6.IsValid() || len(h.Preferred) != 0 || h.Prefix.IsValid() {
+		t.Errorf("source %s, preferred %v, prefix %s: ours was taken for the host's", h.Source6, h.Preferred, h.Prefix)
+	}
+	same(t, "reason", h.NoPrefix, "there is no preferred global IPv6 address on eth0")
+}
+
+func TestPrefix(t *testing.T) {
+	for _, c := range []struct{ name, addrs, prefix, why string }{
+		{"none", "", "", "there is no preferred global IPv6 address on eth0"},
+		{"one of DHCPv6", "2001:db8:1::10/128", "", "eth0 has single IPv6 addresses only (/128, as DHCPv6 gives them)"},
+		{"a hoster's /124", "2001:db8:1::10/124", "", "the IPv6 prefix on eth0 is a /124, not a /64"},
+		{"unique local beside global", "fd00:1::10/64 2001:db8:1::10/64", "2001:db8:1::/64", ""},
+		{"unique local alone", "fd00:1::10/64", "fd00:1::/64", ""},
+		{"one that is deprecated beside another", "2001:db8:2::10/64 2001:db8:1::10/64,deprecated", "2001:db8:2::/64", ""},
+		{"one of DHCPv6 beside an advertised", "2001:db8:1::10/64 2001:db8:1::77/128", "2001:db8:1::/64", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWire(t)
+			s := w.host.open()
+			w.host.ip("addr del " + stable.String() + "/64 dev eth0")
+			for _, a := range strings.Fields(c.addrs) {
+				a, deprecated := strings.CutSuffix(a, ",deprecated")
+				w.host.ip("addr add " + a + " dev eth0 nodad" + map[bool]string{true: " preferred_lft 0"}[deprecated])
+			}
+			h := s.host("")
+			have := ""
+			if h.Prefix.IsValid() {
+				have = h.Prefix.String()
+			}
+			same(t, "prefix", []string{have, h.NoPrefix}, []string{c.prefix, c.why})
+		})
+	}
+}
+
+func TestUniqueLocalNeedsDefaultRoute(t *testing.T) {
+	w := newWire(t)
+	s := w.host.open()
+	w.host.ip("addr del " + stable.String() + "/64 dev eth0")
+	w.host.ip("addr add fd00:1::10/64 dev eth0 nodad")
+	w.host.ip("-6 route del default")
+	h := s.host("") // the link is that of the IPv4 route
+	same(t, "prefix", []any{h.Link.Name, h.Route6, h.NoPrefix}, []any{"eth0", false, "eth0 has only the unique local prefix fd00:1::/64 and no default route"})
+}
+
+func TestLink(t *testing.T) {
+	w := newWire(t)
+	s := w.host.open()
+	w.host.ip("link add eth1 type veth peer name far1")
+	w.host.ip("link set eth1 up")
+	w.host.ip("link set far1 up")
+	w.host.ip("addr add 2001:db8:2::10/64 dev eth1 nodad")
+
+	same(t, "by default", s.host("").Link.Name, "eth0")
+	h := s.host("eth1")
+	same(t, "as configured", []any{h.Link.Name, h.Prefix, h.Gateway6.IsValid()}, []any{"eth1", "2001:db8:2::/64", false})
+	h = s.host("eth9")
+	same(t, "configured, but absent", []any{h.Link.Index, h.NoPrefix}, []any{0, "there is no interface eth9"})
+	w.host.ip("-6 route add default via 2001:db8:2::1 dev eth1 metric 10")
+	h = s.host("")
+	same(t, "of the lower metric", []any{h.Link.Name, h.Gateway6}, []any{"eth1", "2001:db8:2::1"})
+	w.host.ip("-6 route flush default")
+	w.host.ip("-6 route flush table main root default")
+	w.host.ip("route del default")
+	h = s.host("")
+	same(t, "without any default route", []any{h.Link.Index, h.NoPrefix, h.Route4, h.Route6}, []any{0, "there is no default route", false, false})
+}
+
+func TestTunnelHasNoPrefix(t *testing.T) {
+	w := newWire(t)
+	s := w.host.open()
+	w.host.ip("tuntap add dev tun0 mode tun")
+	w.host.ip("link set tun0 up")
+	w.host.ip("addr add 2001:db8:3::10/64 dev tun0")
+	w.host.ip("route add 0.0.0.0/1 dev tun0")
+	h := s.host("tun0")
+	same(t, "tunnel", []any{h.Link.Tunnel, h.NoPrefix}, []any{true, "tun0 is a tunnel or a point-to-point link"})
+	if slices.Contains(h.OnLink, netip.MustParsePrefix("0.0.0.0/1")) {
+		t.Error("half the internet is on link")
+	}
+	w.host.ip("tuntap add dev tap0 mode tap")
+	if s.host("tap0").Link.Tunnel {
+		t.Error("a tap device is an Ethernet")
+	}
+}
+
+// TestRoomForAdvertised shows what MaxAddrs is for: the kernel counts ours too.
+func TestRoomForAdvertised(t *testing.T) {
+	w := newWire(t)
+	s := w.host.open()
+	w.host.sysctl("ipv6/conf/eth0/max_addresses", "4") // held: stable, link-local, and what follows
+	s.set(w.throwAway(1), w.throwAway(2))
+	h := s.host("")
+	same(t, "count", []int{len(h.LinkAddrs), h.MaxAddrs}, []int{4, 4})
+}
+
+func TestPeersOfSessions(t *testing.T) {
+	w := newWire(t)
+	s := w.host.open()
+	var listeners []net.Listener
+	w.router.ip("addr add 192.0.2.1/24 dev lan0")
+	w.router.in(func() error {
+		for _, at := range []string{"[2001:db8:1::1]:22", "192.0.2.1:22"} {
+			l, err := net.Listen("tcp", at)
+			if err != nil {
+				return err
+			}
+			listeners = append(listeners, l)
+		}
+		return nil
+	})
+	var sessions []net.Conn
+	w.host.in(func() error {
+		for _, l := range listeners {
+			c, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				return err
+			}
+			sessions = append(sessions, c)
+		}
+		return nil
+	})
+	same(t, "peers", s.host("").Peers, addrs("192.0.2.1 2001:db8:1::1"))
+	for i := range sessions {
+		sessions[i].Close()
+		listeners[i].Close()
+	}
+}
+
+func TestResolversOfFiles(t *testing.T) {
+	s := newSpace(t)
+	path := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(path, []byte("nameserver 192.0.2.53\nnameserver fe80::53%eth0\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stack, err := ipaddr.Open(ipaddr.Options{NS: s.fd, ResolvConf: []string{path, path, path + ".none"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stack.Close()
+	h, err := stack.Host("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "resolvers", h.Resolvers, addrs("192.0.2.53 fe80::53"))
+}
+
+func TestWatchEndsWithItsContext(t *testing.T) {
+	s := newSpace(t)
+	stack, err := ipaddr.Open(ipaddr.Options{NS: s.fd})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := stack.Watch(ctx, func() { t.Error("nothing changed") }); err != nil {
+		t.Error(err)
+	}
+	if err := stack.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := stack.Watch(context.Background(), func() {}); err == nil {
+		t.Error("a closed stack can be watched")
+	}
+}
