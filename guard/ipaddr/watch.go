@@ -3,6 +3,7 @@ package ipaddr
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -42,9 +43,11 @@ func (c *changes) tell() {
 	}
 }
 
-// join returns a channel that is poked after every change, and how to leave.
+// join returns a channel that is poked after every change, and once now, for
+// what changed since the caller last looked; and how to leave.
 func (c *changes) join() (changed chan struct{}, leave func()) {
 	changed = make(chan struct{}, 1)
+	poke(changed)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.listeners[changed] = true
@@ -66,7 +69,7 @@ func (s *Stack) listen() {
 		case err == nil && from.Pid != nl.PidKernel:
 			continue
 		case err != nil && !errors.Is(err, unix.ENOBUFS):
-			s.changes.err = err
+			s.changes.err = fmt.Errorf("read changes of links, addresses and routes: %w", err)
 			close(s.changes.failed)
 			return
 		}
@@ -75,11 +78,11 @@ func (s *Stack) listen() {
 	}
 }
 
-// Watch calls changed after every change of links, addresses, routes or
-// readiness, at once after the first and then at most 20 times a second; after a
-// call that took long it rests four times as long, so that a host with very many
-// routes that change all the time spends a fifth of one processor at most.
-// It returns when ctx is done, with nil, or when changes cannot be told any more.
+// Watch calls changed once, for what changed since the caller last looked, and
+// after every change of links, addresses, routes or readiness: at once after the
+// first and then at most 20 times a second. After a call that took long it rests
+// four times as long, so that a host with very many routes that change all the
+// time spends a fifth of one processor at most. It returns when ctx is done, with nil, or when changes cannot be told any more.
 func (s *Stack) Watch(ctx context.Context, changed func()) error {
 	told, leave := s.changes.join()
 	defer leave()
