@@ -1,0 +1,94 @@
+package packaging
+
+import (
+	"crypto/sha256"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestLintianIsContent(t *testing.T) {
+	need(t, "lintian")
+	out, err := try("lintian", "--fail-on", "error,warning", "--allow-root", deb(t))
+	if err != nil || strings.TrimSpace(out) != "" {
+		t.Errorf("lintian: %v\n%s", err, out)
+	}
+	overrides, err := os.ReadFile("debian/ntpveil.lintian-overrides")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range strings.Split(strings.TrimSpace(string(overrides)), "\n") {
+		if !strings.HasPrefix(line, "#") && !strings.Contains(line, "statically-linked-binary") {
+			t.Errorf("overrides more than the static binary: %s", line)
+		}
+	}
+}
+
+// Whoever builds it elsewhere, or later, gets the same bytes.
+func TestPackageIsReproducible(t *testing.T) {
+	first := deb(t)
+	second, log, err := buildDeb(t.TempDir())
+	if err != nil {
+		t.Fatalf("build again: %v\n%s", err, log)
+	}
+	if digest(t, first) != digest(t, second) {
+		t.Error("two builds in two places differ")
+	}
+}
+
+func digest(t *testing.T, path string) [sha256.Size]byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sha256.Sum256(data)
+}
+
+func TestPackageTakesThePlaceOfEveryTimeDaemon(t *testing.T) {
+	for _, field := range []string{"Provides", "Conflicts", "Replaces"} {
+		if got := strings.TrimSpace(run(t, "dpkg-deb", "-f", deb(t), field)); got != "time-daemon" {
+			t.Errorf("%s: %q", field, got)
+		}
+	}
+}
+
+func TestPackageHoldsWhatItShould(t *testing.T) {
+	var files []string
+	for _, line := range strings.Split(run(t, "dpkg-deb", "-c", deb(t)), "\n") {
+		if i := strings.LastIndex(line, " ./"); i > 0 && !strings.HasSuffix(line, "/") {
+			files = append(files, line[i+2:])
+		}
+	}
+	for _, want := range []string{
+		"/usr/bin/ntpveil", "/lib/systemd/system/ntpveil.service", "/lib/systemd/system/ntpveil-wait-sync.service",
+		"/usr/lib/systemd/ntp-units.d/50-ntpveil.list", "/usr/lib/sysusers.d/ntpveil.conf", "/usr/lib/tmpfiles.d/ntpveil.conf",
+		"/etc/ntpveil/ntpveil.toml", "/usr/share/man/man8/ntpveil.8.gz", "/usr/share/man/man5/ntpveil.toml.5.gz",
+		"/usr/share/bash-completion/completions/ntpveil", "/usr/share/zsh/vendor-completions/_ntpveil",
+		"/usr/share/fish/vendor_completions.d/ntpveil.fish",
+	} {
+		// Later releases of Debian keep units below /usr.
+		if !slices.Contains(files, want) && !slices.Contains(files, "/usr"+want) {
+			t.Errorf("not in the package: %s", want)
+		}
+	}
+	dir := t.TempDir()
+	run(t, "dpkg", "-e", deb(t), dir)
+	conffiles, err := os.ReadFile(filepath.Join(dir, "conffiles"))
+	if err != nil || strings.TrimSpace(string(conffiles)) != "/etc/ntpveil/ntpveil.toml" {
+		t.Errorf("conffiles: %q, %v", conffiles, err)
+	}
+}
+
+// The pool's terms: a vendor zone, and only names under 2. carry IPv6.
+func TestPackageAsksDebiansZone(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "ntpveil.toml")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := run(t, program(t), "check", empty, "--print-effective"); !strings.Contains(out, "2.debian.pool.ntp.org") {
+		t.Errorf("default pool:\n%s", out)
+	}
+}

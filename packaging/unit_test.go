@@ -1,0 +1,44 @@
+package packaging
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// systemd's own scale: 10 is no protection at all. timesyncd has 2.3, chrony 3.7.
+func TestUnitsAreHardened(t *testing.T) {
+	need(t, "systemd-analyze")
+	run(t, "systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=25", "../systemd/ntpveil.service")
+	run(t, "systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=10", "../systemd/ntpveil-wait-sync.service")
+}
+
+func TestUnitHasTheCapabilitiesItNeedsAndNoOthers(t *testing.T) {
+	for _, key := range []string{"AmbientCapabilities", "CapabilityBoundingSet"} {
+		got := settings(t, key)
+		slices.Sort(got)
+		if !slices.Equal(got, []string{"CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_TIME"}) {
+			t.Errorf("%s: %v", key, got)
+		}
+	}
+}
+
+func TestUnitConflictsWithEveryRival(t *testing.T) {
+	conflicts := settings(t, "Conflicts")
+	for _, rival := range []string{"systemd-timesyncd", "chrony", "chronyd", "chronyd-restricted", "ntp", "ntpd", "ntpsec", "openntpd", "ntpd-rs"} {
+		if !slices.Contains(conflicts, rival+".service") {
+			t.Errorf("no conflict with %s", rival)
+		}
+	}
+}
+
+// settings are all words that the unit gives a key.
+func settings(t *testing.T, key string) (words []string) {
+	t.Helper()
+	for _, line := range strings.Split(read(t, "../systemd/ntpveil.service"), "\n") {
+		if value, ok := strings.CutPrefix(line, key+"="); ok {
+			words = append(words, strings.Fields(value)...)
+		}
+	}
+	return words
+}
