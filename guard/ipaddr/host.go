@@ -85,7 +85,7 @@ func readProc(h *guard.Host) (err error) {
 	if h.BootID, err = readLine("/proc/sys/kernel/random/boot_id"); err != nil {
 		return fmt.Errorf("read boot ID: %w", err)
 	}
-	h.Peers = readPeers("/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6")
+	h.Peers = peers()
 	if h.Link.Index == 0 {
 		return nil
 	}

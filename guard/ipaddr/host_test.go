@@ -214,6 +214,10 @@ func TestPeersOfSessions(t *testing.T) {
 		return nil
 	})
 	same(t, "peers", s.host("").Peers, addrs("192.0.2.1 2001:db8:1::1"))
+	w.host.in(func() error { // the files of /proc tell the same
+		same(t, "listed peers", ipaddr.ListedPeers(), addrs("192.0.2.1 2001:db8:1::1"))
+		return nil
+	})
 	for i := range sessions {
 		sessions[i].Close()
 		listeners[i].Close()

@@ -16,20 +16,9 @@ func TestAddressIsOfUseToNobodyElse(t *testing.T) {
 	routes := w.host.ip("-6 route show")
 	a := w.throwAway(1)
 	s.set(a)
+	w.wantShape(a.Addr) // from its birth: else it would be everybody's source until then
 	s.awaitReady(a.Addr)
-
-	shape := ""
-	lines := strings.Split(w.host.ip("-6 addr show dev eth0"), "\n")
-	for i, line := range lines {
-		if strings.Contains(line, a.Addr.String()) {
-			shape = line + lines[i+1]
-		}
-	}
-	for _, want := range []string{"/128 scope global", "deprecated", "noprefixroute", "valid_lft 3", "preferred_lft 0sec"} {
-		if !strings.Contains(shape, want) {
-			t.Errorf("no %q in %q", want, shape)
-		}
-	}
+	w.wantShape(a.Addr)
 	if after := w.host.ip("-6 route show"); after != routes {
 		t.Errorf("routes were\n%sand are\n%s", routes, after)
 	}
@@ -47,6 +36,23 @@ func TestAddressIsOfUseToNobodyElse(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+func (w *wire) wantShape(a netip.Addr) {
+	t := w.host.t
+	t.Helper()
+	shape := ""
+	lines := strings.Split(w.host.ip("-6 addr show dev eth0"), "\n")
+	for i, line := range lines {
+		if strings.Contains(line, a.String()) {
+			shape = line + lines[i+1]
+		}
+	}
+	for _, want := range []string{"/128 scope global", "deprecated", "noprefixroute", "valid_lft 3", "preferred_lft 0sec"} {
+		if !strings.Contains(shape, want) {
+			t.Errorf("no %q in %q", want, shape)
+		}
+	}
 }
 
 func TestGatewayIsMetBeforeReady(t *testing.T) {
@@ -98,6 +104,13 @@ func TestOnlyOursAreRemoved(t *testing.T) {
 	all, ready := s.seen()
 	if len(all) != 1 || all[0].Addr != netip.MustParseAddr("2001:db8:1::bb") || len(ready) != 0 {
 		t.Errorf("seen %v, ready %v: want the one of our shape, never ready", all, ready)
+	}
+	claimed := w.throwAway(2)
+	s.set(claimed)
+	w.host.ip("addr change " + claimed.Addr.String() + "/128 dev eth0 preferred_lft forever valid_lft forever")
+	s.set()
+	if !strings.Contains(w.host.ip("-6 -o addr show dev eth0"), claimed.Addr.String()) {
+		t.Error("an address that the admin made their own was removed")
 	}
 	if err := s.Set(now(), []guard.Addr{{Addr: netip.MustParseAddr("2001:db8:1::aa"), Link: w.link, Until: now() + time.Hour}}); err == nil ||
 		!strings.Contains(err.Error(), "add address 2001:db8:1::aa to eth0: the host has it already") {

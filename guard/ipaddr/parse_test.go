@@ -118,3 +118,16 @@ func FuzzAdvertised(f *testing.F) {
 		}
 	})
 }
+
+func FuzzFarEnd(f *testing.F) {
+	m := make([]byte, diagReply)
+	m[0] = 10
+	copy(m[24:], netip.MustParseAddr("2001:db8::1").AsSlice())
+	f.Add(m)
+	f.Add(m[:71])
+	f.Fuzz(func(t *testing.T, m []byte) {
+		if a, ok := farEnd(m); ok && (!a.IsValid() || a.Is4In6() || a.IsUnspecified()) {
+			t.Fatalf("peer %v of % x", a, m)
+		}
+	})
+}

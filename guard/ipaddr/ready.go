@@ -140,6 +140,9 @@ func (s *Stack) look(list []entry) {
 // hear waits for advertisements of gateways until the socket is closed.
 func (s *Stack) hear() {
 	defer s.wg.Done()
+	if s.ndp == nil {
+		return
+	}
 	buf := make([]byte, 1500)
 	for {
 		ad, err := s.ndp.next(buf)

@@ -24,7 +24,7 @@ type Stack struct {
 	resolvConf []string
 	handle     *netlink.Handle
 	changes    *changes
-	ndp        *neighbours
+	ndp        *neighbours // nil: a kernel without IPv6
 
 	hint chan struct{}
 	done chan struct{}
@@ -66,7 +66,8 @@ func (s *Stack) open() (err error) {
 	if s.changes, err = openChanges(); err != nil {
 		return fmt.Errorf("subscribe to changes of links, addresses and routes: %w", err)
 	}
-	if s.ndp, err = openNeighbours(); err != nil {
+	s.ndp, err = openNeighbours()
+	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) { // a kernel without IPv6: there are no addresses to wait for
 		return fmt.Errorf("open socket for neighbour discovery (needs CAP_NET_RAW): %w", err)
 	}
 	return nil
