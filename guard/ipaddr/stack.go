@@ -74,11 +74,11 @@ func (s *Stack) open() (err error) {
 }
 
 // Close ends everything but the addresses, which have deadlines of their own.
+// Set, Seen and Host must have returned, and must not be called any more; a
+// Watch returns with an error.
 func (s *Stack) Close() error {
 	close(s.done)
-	err := s.closeSockets()
-	s.wg.Wait()
-	return err
+	return s.closeSockets()
 }
 
 func (s *Stack) closeSockets() error {
@@ -89,6 +89,7 @@ func (s *Stack) closeSockets() error {
 	if s.ndp != nil {
 		err = s.ndp.conn.Close()
 	}
+	s.wg.Wait() // one of them uses the handle
 	if s.handle != nil {
 		s.handle.Close()
 	}
