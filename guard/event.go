@@ -98,6 +98,7 @@ type Host struct {
 	BootID    string
 	Link      Link           // the interface that queries leave by; zero Index: there is none
 	Addrs     []netip.Addr   // every address of every interface, ours included
+	LinkAddrs []netip.Addr   // every IPv6 address of Link, link-local and ours included
 	Preferred []netip.Addr   // on Link: global IPv6 addresses with a preferred lifetime left, ours never among them
 	Prefix    netip.Prefix   // a /64 on Link (advertised or configured) to make throw-away addresses in; invalid: none
 	NoPrefix  string         // why Prefix is invalid

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"ntpveil/rules"
@@ -39,8 +40,14 @@ type Plan struct {
 // makes it true: grow the shield, change the addresses, shrink the shield,
 // stopping at the first error.
 type Kernel struct {
+	Act    bool // a wish: whether anything may be changed yet; until then the worker only looks
 	Shield rules.Shield
 	Addrs  []Addr // sorted by address
+}
+
+// Equal reports whether two wishes are the same.
+func (k Kernel) Equal(o Kernel) bool {
+	return k.Act == o.Act && k.Shield.Equal(o.Shield) && slices.Equal(k.Addrs, o.Addrs)
 }
 
 // Addr is one throw-away address, always a /128 that is born deprecated.

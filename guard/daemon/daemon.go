@@ -1,0 +1,246 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"ntpveil/guard"
+)
+
+const (
+	stopAtMost = 4500 * time.Millisecond // whatever happens, an ordered stop ends
+	eventRoom  = 64
+)
+
+// Parts is everything that the daemon is wired to.
+type Parts struct {
+	Shield    Shield
+	Addresses Addresses
+	Facts     Facts
+	Asker     Asker
+	Resolver  Resolver
+	Clock     Clock
+	Ledger    Ledger
+	Journal   Journal
+
+	Now      func() guard.Instant         // the one reading of time
+	Load     func() (guard.Config, error) // the configuration, anew
+	Seed     [32]byte                     // from the system's random source
+	Build    time.Time                    // no clock is set before it
+	Version  string
+	Watchdog time.Duration // how often the service manager wants to hear of the loop; 0: never
+}
+
+// Daemon runs the Guard. Use New, then Run once.
+type Daemon struct {
+	parts    Parts
+	guard    *guard.Guard
+	events   chan guard.Event
+	asks     chan func() // work for the loop's goroutine: status and orders
+	waiting  map[guard.Key]chan string
+	orders   guard.Key                    // the last key of an order; they have a space of their own
+	conf     atomic.Pointer[guard.Config] // the loop writes it, the watch of the host reads it
+	timer    *time.Timer
+	emit     func(guard.Event)
+	kernel   *kernel
+	recorder *recorder
+	askJobs  *jobs
+	lookups  *jobs
+	fixed    guard.Key // the last correction that was begun
+	ready    bool
+	line     string
+	changed  chan struct{} // closed and renewed whenever the status may have changed
+	stopped  chan struct{}
+}
+
+// New makes a daemon of its parts and a checked configuration.
+func New(p Parts, c guard.Config) *Daemon {
+	d := &Daemon{
+		parts:   p,
+		guard:   guard.New(p.Seed, p.Build),
+		events:  make(chan guard.Event, eventRoom),
+		asks:    make(chan func()),
+		waiting: map[guard.Key]chan string{},
+		orders:  1 << 63,
+		changed: make(chan struct{}),
+		stopped: make(chan struct{}),
+		timer:   time.NewTimer(time.Hour),
+	}
+	d.conf.Store(&c)
+	return d
+}
+
+// Run works until ctx is done, then stops in order: every throw-away address is
+// removed, within 5 s. It returns the first error of a part that cannot go on.
+func (d *Daemon) Run(ctx context.Context) error {
+	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	group, run := errgroup.WithContext(run)
+	d.emit = func(ev guard.Event) {
+		select {
+		case d.events <- ev:
+		case <-run.Done():
+		}
+	}
+	d.kernel = newKernel(d.parts.Shield, d.parts.Addresses, d.mono, func(ev guard.KernelSeen) { d.emit(ev) })
+	d.recorder = newRecorder(d.parts.Ledger, d.parts.Journal, func(ev guard.Recorded) { d.emit(ev) })
+	d.askJobs, d.lookups = newJobs(run), newJobs(run)
+
+	group.Go(func() error { return d.kernel.Run(run) })
+	group.Go(func() error { return d.recorder.Run(run) })
+	group.Go(func() error { return named("watch shield", d.parts.Shield.Watch(run, d.kernel.lost)) })
+	group.Go(func() error { return d.watchHost(run) })
+	group.Go(func() error {
+		err := d.loop(ctx, run)
+		cancel() // first: whoever still wants to tell the loop something must not wait for it
+		d.askJobs.stop()
+		d.lookups.stop()
+		return err
+	})
+	err := group.Wait()
+	close(d.stopped)
+	_ = d.kernel.work() // the last wish, once more: nothing of ours that was on its way stays
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func named(what string, err error) error {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+func (d *Daemon) mono() time.Duration { return d.parts.Now().Mono }
+
+// watchHost reports the host's facts at start and after every change, and has
+// the kernel worker look, for what changed may be an address of ours.
+func (d *Daemon) watchHost(ctx context.Context) error {
+	d.readHost()
+	return named("watch host", d.parts.Facts.Watch(ctx, d.readHost))
+}
+
+func (d *Daemon) readHost() {
+	d.kernel.poke()
+	host, err := d.parts.Facts.Host(d.conf.Load().Interface)
+	if err != nil {
+		d.parts.Journal.Write(guard.Record{Kind: guard.KindNotice, At: d.parts.Now().Wall, Text: "read facts of the host: " + err.Error()})
+		return
+	}
+	d.emit(guard.HostSeen{Host: host})
+}
+
+// loop steps the Guard. It alone touches it.
+func (d *Daemon) loop(ctx, run context.Context) error {
+	defer d.timer.Stop()
+	beat, stopBeat := d.heartbeat()
+	defer stopBeat()
+
+	d.step(guard.Configured{Config: *d.conf.Load()})
+	snapshot, err := d.parts.Ledger.Load()
+	d.step(guard.Restored{Ledger: snapshot, Err: err})
+
+	stop := ctx.Done()
+	var giveUp <-chan time.Time
+	for {
+		var done bool
+		select {
+		case ev := <-d.events:
+			done = d.step(ev)
+		case <-d.timer.C:
+			done = d.step(guard.Woke{})
+		case work := <-d.asks:
+			work()
+		case <-beat:
+			d.parts.Journal.Notify("WATCHDOG=1")
+		case <-stop:
+			stop = nil
+			giveUp = time.After(stopAtMost)
+			d.parts.Journal.Notify("STOPPING=1")
+			done = d.step(guard.Ordered{Key: d.orderKey(), Verb: "stop"})
+		case <-giveUp:
+			done = true
+		case <-run.Done():
+			return run.Err()
+		}
+		if done {
+			return nil
+		}
+	}
+}
+
+func (d *Daemon) heartbeat() (<-chan time.Time, func()) {
+	if d.parts.Watchdog <= 0 {
+		return nil, func() {}
+	}
+	t := time.NewTicker(d.parts.Watchdog / 3)
+	return t.C, t.Stop
+}
+
+// step steps the Guard and hands its plan out; it reports whether an ordered
+// stop is complete.
+func (d *Daemon) step(ev guard.Event) bool {
+	now := d.parts.Now()
+	plan := d.guard.Step(now, ev)
+	d.kernel.want(plan.Kernel)
+	d.recorder.want(plan.Records)
+	d.begin(plan)
+	d.correct(plan.Fix)
+	for _, r := range plan.Replies {
+		d.answer(r)
+	}
+	d.tell()
+	if plan.Wake > 0 {
+		d.timer.Reset(max(plan.Wake-now.Mono, 0))
+	} else {
+		d.timer.Stop()
+	}
+	return plan.Done
+}
+
+func (d *Daemon) begin(plan guard.Plan) {
+	asks := make(map[guard.Key]func(context.Context), len(plan.Asks))
+	for _, ask := range plan.Asks {
+		asks[ask.Key] = func(ctx context.Context) {
+			d.parts.Asker.Ask(ctx, ask, func(ev guard.Answered) { d.emit(ev) })
+		}
+	}
+	d.askJobs.match(asks)
+	lookups := make(map[guard.Key]func(context.Context), len(plan.Lookups))
+	for _, job := range plan.Lookups {
+		lookups[job.Key] = func(ctx context.Context) { d.emit(d.parts.Resolver.Lookup(ctx, job)) }
+	}
+	d.lookups.match(lookups)
+}
+
+// correct makes a correction once a key. It is one system call, made here so
+// that nothing comes between the decision and the clock.
+func (d *Daemon) correct(fix guard.Fix) {
+	if fix.Key == 0 || fix.Key == d.fixed {
+		return
+	}
+	d.fixed = fix.Key
+	seen := d.parts.Clock.Fix(fix)
+	go d.emit(seen)
+}
+
+// tell lets the service manager and whoever waits know of a change.
+func (d *Daemon) tell() {
+	close(d.changed)
+	d.changed = make(chan struct{})
+	if !d.ready && d.guard.Ready() {
+		d.ready = true
+		d.parts.Journal.Notify("READY=1")
+	}
+	if line := d.guard.Line(); line != d.line {
+		d.line = line
+		d.parts.Journal.Notify("STATUS=" + line)
+	}
+}

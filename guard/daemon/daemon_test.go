@@ -1,0 +1,429 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"ntpveil/guard"
+	"ntpveil/guard/selection"
+	"ntpveil/rules"
+)
+
+// fake is every part at once: it does what it is asked, and writes it down.
+type fake struct {
+	mu      sync.Mutex
+	calls   []string
+	fail    map[string]error
+	shield  rules.Shield
+	addrs   []guard.Addr
+	records []guard.Record
+	notes   []string
+	told    chan string // sd_notify states
+	lost    func(string)
+	changed func()
+	conf    guard.Config
+	confErr error
+}
+
+func newFake() *fake {
+	return &fake{fail: map[string]error{}, told: make(chan string, 1024), conf: testConfig()}
+}
+
+func testConfig() guard.Config {
+	return guard.Config{
+		Servers: []guard.Server{{Host: "2001:db8:101::1", Port: 123}}, Use: 4, MinAgree: 1,
+		PollMin: 64 * time.Second, PollMax: 1024 * time.Second, Observe: true,
+		StepThreshold: time.Second, StepWhen: "start", MaxForward: time.Hour, MaxBackward: time.Hour,
+		Rotate: "query", Keep: time.Hour, MaxAddrs: 8, Shield: rules.Enforce, Preset: "workstation", Hold: time.Minute, IfImpossible: "wait",
+	}
+}
+
+func (f *fake) call(name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, name)
+	return f.fail[name]
+}
+
+func (f *fake) Grow(_ time.Duration, want rules.Shield) error {
+	if err := f.call("grow"); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.shield = want
+	f.mu.Unlock()
+	return nil
+}
+
+func (f *fake) Shrink(time.Duration, rules.Shield) error { return f.call("shrink") }
+
+func (f *fake) Seen(time.Duration) (rules.Shield, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.shield, nil
+}
+
+func (f *fake) Watch(ctx context.Context, lost func(string)) error {
+	f.mu.Lock()
+	f.lost = lost
+	f.mu.Unlock()
+	<-ctx.Done()
+	return nil
+}
+
+func (f *fake) Close() error { return nil }
+
+// addresses, facts and ledger have methods of the same names.
+type (
+	fakeAddrs  struct{ *fake }
+	fakeFacts  struct{ *fake }
+	fakeLedger struct{ *fake }
+	fakeRest   struct{ *fake }
+)
+
+func (f fakeAddrs) Set(_ time.Duration, want []guard.Addr) error {
+	if err := f.call("set"); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.addrs = want
+	f.mu.Unlock()
+	return nil
+}
+
+func (f fakeAddrs) Seen(time.Duration) ([]guard.Addr, []netip.Addr, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var ready []netip.Addr
+	for _, a := range f.addrs {
+		ready = append(ready, a.Addr)
+	}
+	return slices.Clone(f.addrs), ready, nil
+}
+
+func (f fakeFacts) Host(string) (guard.Host, error) {
+	me := netip.MustParseAddr("2001:db8:1::10")
+	return guard.Host{BootID: "b", Link: guard.Link{Index: 2, Name: "eth0"}, Addrs: []netip.Addr{me}, LinkAddrs: []netip.Addr{me},
+		Preferred: []netip.Addr{me}, Prefix: netip.MustParsePrefix("2001:db8:1::/64"), Route6: true, Source6: me, Devices: []string{"eth0"}}, nil
+}
+
+func (f fakeFacts) Watch(ctx context.Context, changed func()) error {
+	f.mu.Lock()
+	f.changed = changed
+	f.mu.Unlock()
+	<-ctx.Done()
+	return nil
+}
+
+func (f fakeLedger) Load() (guard.Snapshot, error) { return guard.Snapshot{}, f.call("load") }
+
+func (f fakeLedger) Write(r []guard.Record) error {
+	if err := f.call("write"); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.records = append(f.records, r...)
+	f.mu.Unlock()
+	return nil
+}
+
+func (f fakeLedger) Close() error { return nil }
+
+func (f fakeRest) Ask(ctx context.Context, ask guard.Ask, answered func(guard.Answered)) {
+	_ = f.call("ask")
+	answered(guard.Answered{Key: ask.Key, Sample: selection.Sample{Server: ask.To, At: now().Mono, Delay: time.Millisecond, Stratum: 1}})
+	<-ctx.Done()
+}
+
+func (f fakeRest) Lookup(_ context.Context, job guard.Lookup) guard.Resolved {
+	return guard.Resolved{Key: job.Key, Err: errors.New("no such host")}
+}
+
+func (f fakeRest) Fix(fix guard.Fix) guard.ClockSeen {
+	_ = f.call("fix")
+	return guard.ClockSeen{Key: fix.Key, Made: fix.Step}
+}
+
+func (f fakeRest) Write(r guard.Record) {
+	f.mu.Lock()
+	f.notes = append(f.notes, r.Text)
+	f.mu.Unlock()
+}
+
+func (f fakeRest) Notify(state string) { f.told <- state }
+
+var began = time.Now()
+
+func now() guard.Instant {
+	d := time.Since(began) + time.Hour
+	return guard.Instant{Mono: d, Boot: d, Wall: time.Now()}
+}
+
+// run starts a daemon of fakes; the returned function stops it in order and
+// gives its error.
+func run(t *testing.T, f *fake) (*Daemon, func() error) {
+	t.Helper()
+	d := New(Parts{Shield: f, Addresses: fakeAddrs{f}, Facts: fakeFacts{f}, Asker: fakeRest{f}, Resolver: fakeRest{f}, Clock: fakeRest{f},
+		Ledger: fakeLedger{f}, Journal: fakeRest{f}, Now: now, Load: func() (guard.Config, error) { return f.conf, f.confErr }, Version: "test",
+		Watchdog: 30 * time.Millisecond}, f.conf)
+	ctx, cancel := context.WithCancel(context.Background())
+	end := make(chan error, 1)
+	go func() { end <- d.Run(ctx) }()
+	stopped := false
+	stop := func() error {
+		if stopped {
+			return nil
+		}
+		stopped = true
+		cancel()
+		return <-end
+	}
+	t.Cleanup(func() { _ = stop() })
+	return d, stop
+}
+
+// await waits for a state of sd_notify that begins so.
+func await(t *testing.T, f *fake, prefix string) string {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		select {
+		case s := <-f.told:
+			if strings.HasPrefix(s, prefix) {
+				return s
+			}
+		case <-deadline:
+			t.Fatalf("no %s; calls: %v", prefix, f.history())
+		}
+	}
+}
+
+func (f *fake) history() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.calls)
+}
+
+func TestSyncsAndStopsInOrder(t *testing.T) {
+	f := newFake()
+	d, stop := run(t, f)
+	await(t, f, "READY=1")
+	await(t, f, "STATUS=synchronised")
+	await(t, f, "WATCHDOG=1")
+
+	s, _, err := d.Status(t.Context())
+	if err != nil || !s.Synchronized || s.Version != "test" || s.Shield.State != "in force" {
+		t.Errorf("status %+v, error %v", s, err)
+	}
+	f.mu.Lock()
+	exposed, asked := f.shield.Exposed, slices.Index(f.calls, "ask")
+	f.mu.Unlock()
+	if len(exposed) == 0 || asked < 0 {
+		t.Errorf("exposed %v, calls %v", exposed, f.history())
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if len(f.addrs) != 0 {
+		t.Errorf("addresses stay after a stop: %v", f.addrs)
+	}
+	if _, _, err := d.Status(context.Background()); !errors.Is(err, errStopped) {
+		t.Errorf("status after the stop: %v", err)
+	}
+}
+
+func TestKernelWorkerOrder(t *testing.T) {
+	f := newFake()
+	var seen []guard.KernelSeen
+	k := newKernel(f, fakeAddrs{f}, func() time.Duration { return time.Hour }, func(s guard.KernelSeen) { seen = append(seen, s) })
+	k.want(guard.Kernel{Act: true, Shield: rules.Shield{Mode: rules.Enforce}})
+	_ = k.work()
+	if got := fmt.Sprint(f.history()); got != "[grow set shrink]" {
+		t.Errorf("calls %s", got)
+	}
+	for stage, want := range map[string]string{"grow": "[grow]", "set": "[grow set]", "shrink": "[grow set shrink]"} {
+		f.calls, f.fail = nil, map[string]error{stage: errors.New("no")}
+		seen = nil
+		if err := k.work(); err == nil || !strings.Contains(err.Error(), stage) {
+			t.Errorf("%s fails: error %v", stage, err)
+		}
+		if got := fmt.Sprint(f.history()); got != want {
+			t.Errorf("%s fails: calls %s, want %s", stage, got, want)
+		}
+		if len(seen) != 1 || seen[0].Err == nil || seen[0].Kernel.Shield.Mode != rules.Enforce {
+			t.Errorf("%s fails: reported %+v", stage, seen)
+		}
+	}
+}
+
+func TestNothingIsTouchedBeforeTheFirstWish(t *testing.T) {
+	f := newFake()
+	k := newKernel(f, fakeAddrs{f}, func() time.Duration { return time.Hour }, func(guard.KernelSeen) {})
+	_ = k.work()
+	if len(f.history()) != 0 {
+		t.Errorf("calls %v", f.history())
+	}
+}
+
+func TestLossIsReportedBeforeItIsMended(t *testing.T) {
+	f := newFake()
+	var seen []guard.KernelSeen
+	k := newKernel(f, fakeAddrs{f}, func() time.Duration { return time.Hour }, func(s guard.KernelSeen) { seen = append(seen, s) })
+	k.want(guard.Kernel{Act: true, Shield: rules.Shield{Mode: rules.Enforce}})
+	_ = k.work()
+	f.shield = rules.Shield{}
+	seen = nil
+	k.lost("nft (42)")
+	_ = k.work()
+	if len(seen) != 2 || seen[0].Kernel.Shield.Mode != rules.Off || seen[0].Culprit != "" || seen[1].Kernel.Shield.Mode != rules.Enforce || seen[1].Culprit != "nft (42)" {
+		t.Errorf("reported %+v", seen)
+	}
+}
+
+func TestAWishAsTheLastWakesNobody(t *testing.T) {
+	f := newFake()
+	k := newKernel(f, fakeAddrs{f}, func() time.Duration { return 0 }, func(guard.KernelSeen) {})
+	wish := guard.Kernel{Act: true, Shield: rules.Shield{Mode: rules.Enforce}}
+	k.want(wish)
+	<-k.poked
+	k.want(wish)
+	select {
+	case <-k.poked:
+		t.Error("the worker was woken by the same wish")
+	default:
+	}
+}
+
+func TestReloadIsAllOrNothing(t *testing.T) {
+	f := newFake()
+	d, _ := run(t, f)
+	await(t, f, "STATUS=synchronised")
+	f.confErr = errors.New("ntpveil.toml:3:1: unknown key")
+	if err := d.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "nothing changed") {
+		t.Errorf("reload of a bad configuration: %v", err)
+	}
+	await(t, f, "READY=1")
+	f.confErr = nil
+	f.conf.Shield = rules.Observe
+	if err := d.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	awaitShield(t, d, "observing")
+	f.conf.Ledger = "/elsewhere"
+	if err := d.Reload(t.Context()); err == nil {
+		t.Error("another ledger was taken without a restart")
+	}
+}
+
+func awaitShield(t *testing.T, d *Daemon, state string) {
+	t.Helper()
+	for {
+		s, changed, err := d.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Shield.State == state {
+			return
+		}
+		select {
+		case <-changed:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("shield is %q, want %q", s.Shield.State, state)
+		}
+	}
+}
+
+func TestOrders(t *testing.T) {
+	f := newFake()
+	d, _ := run(t, f)
+	await(t, f, "STATUS=synchronised")
+	if err := d.Order(t.Context(), "disarm", time.Hour); err != nil {
+		t.Error(err)
+	}
+	awaitShield(t, d, "disarmed")
+	if err := d.Order(t.Context(), "arm", 0); err != nil {
+		t.Error(err)
+	}
+	awaitShield(t, d, "in force")
+	if err := d.Order(t.Context(), "disarm", 48*time.Hour); err == nil {
+		t.Error("a disarm for two days was taken")
+	}
+	if err := d.Order(t.Context(), "dance", 0); err == nil {
+		t.Error("an unknown order was taken")
+	}
+	for range 5 { // the bucket holds four, one is used
+		if err := d.Order(t.Context(), "sync", 0); err != nil {
+			if !strings.Contains(err.Error(), "limit allows") {
+				t.Error(err)
+			}
+			return
+		}
+	}
+	t.Error("five syncs in a row were allowed")
+}
+
+func TestAnImpossibleShieldIsReadyAndSilent(t *testing.T) {
+	f := newFake()
+	f.fail["grow"] = errors.New("operation not permitted")
+	d, stop := run(t, f)
+	await(t, f, "READY=1")
+	s, _, err := d.Status(t.Context())
+	if err != nil || s.Synchronized || s.Shield.State != "lost" {
+		t.Errorf("status %+v, error %v", s.Shield, err)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if slices.Contains(f.history(), "ask") {
+		t.Error("a query left without the shield")
+	}
+}
+
+func TestRecorderKeepsOrderAndAcknowledgesOnce(t *testing.T) {
+	f := newFake()
+	var acks []guard.Recorded
+	r := newRecorder(fakeLedger{f}, fakeRest{f}, func(a guard.Recorded) { acks = append(acks, a) })
+	record := func(k guard.Key) guard.Record {
+		return guard.Record{Key: k, Text: fmt.Sprint("record ", k), Pool: &guard.PoolRecord{Name: fmt.Sprint(k)}}
+	}
+	f.fail["write"] = errors.New("no space left on device")
+	r.want([]guard.Record{record(1), record(2)})
+	r.write()
+	f.fail = map[string]error{}
+	r.want([]guard.Record{record(1), record(2), record(3)})
+	r.write()
+	r.write()
+	if len(f.records) != 3 || f.records[0].Key != 1 || f.records[2].Key != 3 {
+		t.Errorf("written %v", f.records)
+	}
+	if fmt.Sprint(f.notes) != "[record 1 record 2 record 3]" {
+		t.Errorf("journal %v", f.notes)
+	}
+	if len(acks) != 2 || acks[0].Err == nil || acks[1].Upto != 3 || acks[1].Err != nil {
+		t.Errorf("acknowledged %+v", acks)
+	}
+}
+
+func TestJobsBeginOnceAndAreCancelled(t *testing.T) {
+	j := newJobs(context.Background())
+	begun, ended := make(chan guard.Key, 9), make(chan guard.Key, 9)
+	work := func(k guard.Key) func(context.Context) {
+		return func(ctx context.Context) { begun <- k; <-ctx.Done(); ended <- k }
+	}
+	j.match(map[guard.Key]func(context.Context){1: work(1), 2: work(2)})
+	j.match(map[guard.Key]func(context.Context){2: work(2)})
+	if k := <-ended; k != 1 {
+		t.Errorf("%d was cancelled", k)
+	}
+	j.stop()
+	if n := len(begun); n != 2 {
+		t.Errorf("%d jobs were begun, want 2", n)
+	}
+}

@@ -1,0 +1,142 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"ntpveil/guard"
+)
+
+const (
+	lookEvery  = 30 * time.Second // a look without a reason: notices can be lost
+	retryFirst = time.Second      // after an error, doubled up to retryMost
+	retryMost  = 30 * time.Second
+)
+
+// kernel is the one worker of Plan.Kernel. It grows the shield, changes the
+// addresses, shrinks the shield, in this order, and stops at the first error:
+// applied independently, an address stood unguarded in every run that was tried.
+// Then it reports what is.
+type kernel struct {
+	shield Shield
+	addrs  Addresses
+	now    func() time.Duration
+	report func(guard.KernelSeen)
+
+	poked chan struct{}
+
+	mu      sync.Mutex
+	wish    guard.Kernel
+	culprit string
+	lostAt  time.Duration
+}
+
+func newKernel(s Shield, a Addresses, now func() time.Duration, report func(guard.KernelSeen)) *kernel {
+	return &kernel{shield: s, addrs: a, now: now, report: report, poked: make(chan struct{}, 1)}
+}
+
+func (k *kernel) String() string { return "kernel worker" }
+
+// want sets the wish; the latest wins. One that is as the last wakes nobody: the
+// worker's own report leads to a plan, and that must not lead to another report.
+func (k *kernel) want(w guard.Kernel) {
+	k.mu.Lock()
+	same := k.wish.Equal(w)
+	k.wish = w
+	k.mu.Unlock()
+	if !same {
+		k.poke()
+	}
+}
+
+// poke has the worker look and report, and mend what is not as wished.
+func (k *kernel) poke() {
+	select {
+	case k.poked <- struct{}{}:
+	default:
+	}
+}
+
+// lost is called by the shield's watch.
+func (k *kernel) lost(culprit string) {
+	k.mu.Lock()
+	if k.culprit == "" {
+		k.culprit, k.lostAt = culprit, k.now()
+	}
+	k.mu.Unlock()
+	k.poke()
+}
+
+// Run works until ctx is done.
+func (k *kernel) Run(ctx context.Context) error {
+	pause := retryFirst
+	timer := time.NewTimer(lookEvery)
+	defer timer.Stop()
+	for {
+		if err := k.work(); err != nil {
+			timer.Reset(pause)
+			pause = min(2*pause, retryMost)
+		} else {
+			timer.Reset(lookEvery)
+			pause = retryFirst
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-k.poked:
+		case <-timer.C:
+		}
+	}
+}
+
+// work does one pass: apply, look, report.
+func (k *kernel) work() error {
+	k.mu.Lock()
+	wish, culprit, lostAt := k.wish, k.culprit, k.lostAt
+	k.culprit = ""
+	k.mu.Unlock()
+
+	if culprit != "" {
+		k.report(k.look(nil)) // close the gate before anything is put back
+	}
+	err := k.apply(wish)
+	seen := k.look(err)
+	if culprit != "" {
+		seen.Culprit, seen.OffFor = culprit, k.now()-lostAt
+	}
+	k.report(seen)
+	return seen.Err
+}
+
+func (k *kernel) apply(wish guard.Kernel) error {
+	if !wish.Act {
+		return nil
+	}
+	if err := k.shield.Grow(k.now(), wish.Shield); err != nil {
+		return fmt.Errorf("grow shield: %w", err)
+	}
+	if err := k.addrs.Set(k.now(), wish.Addrs); err != nil {
+		return fmt.Errorf("set addresses: %w", err)
+	}
+	if err := k.shield.Shrink(k.now(), wish.Shield); err != nil {
+		return fmt.Errorf("shrink shield: %w", err)
+	}
+	return nil
+}
+
+// look reports what is. An error of the apply before it goes with the report.
+func (k *kernel) look(err error) guard.KernelSeen {
+	seen := guard.KernelSeen{Err: err}
+	shield, shieldErr := k.shield.Seen(k.now())
+	addrs, ready, addrsErr := k.addrs.Seen(k.now())
+	seen.Kernel = guard.Kernel{Shield: shield, Addrs: addrs}
+	seen.Ready = ready
+	for _, e := range []error{shieldErr, addrsErr} {
+		if seen.Err == nil {
+			seen.Err = e
+		}
+	}
+	return seen
+}

@@ -1,0 +1,92 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"ntpveil/guard"
+)
+
+// errStopped is what callers get once the loop has ended.
+var errStopped = errors.New("the daemon is stopping")
+
+// do runs work in the loop's goroutine and waits for it.
+func (d *Daemon) do(ctx context.Context, work func()) error {
+	done := make(chan struct{})
+	select {
+	case d.asks <- func() { work(); close(done) }:
+	case <-d.stopped:
+		return errStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	<-done
+	return nil
+}
+
+// Status is the status now, and a channel that is closed when it may have changed.
+func (d *Daemon) Status(ctx context.Context) (s guard.Status, changed <-chan struct{}, err error) {
+	err = d.do(ctx, func() {
+		s, changed = d.guard.Status(d.parts.Now()), d.changed
+		s.Version = d.parts.Version
+	})
+	return s, changed, err
+}
+
+// Order carries an order out and waits for its end: sync, step, disarm, arm.
+func (d *Daemon) Order(ctx context.Context, verb string, forTime time.Duration) error {
+	reply := make(chan string, 1)
+	var key guard.Key
+	err := d.do(ctx, func() {
+		key = d.orderKey()
+		d.waiting[key] = reply
+		d.step(guard.Ordered{Key: key, Verb: verb, For: forTime})
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case why := <-reply:
+		if why != "" {
+			return errors.New(why)
+		}
+		return nil
+	case <-d.stopped:
+		return errStopped
+	case <-ctx.Done():
+		_ = d.do(context.WithoutCancel(ctx), func() { delete(d.waiting, key) })
+		return ctx.Err()
+	}
+}
+
+// Reload reads the configuration anew: all of it or none.
+func (d *Daemon) Reload(ctx context.Context) error {
+	d.parts.Journal.Notify("RELOADING=1")
+	defer d.parts.Journal.Notify("READY=1")
+	c, err := d.parts.Load()
+	if now := d.conf.Load(); err == nil && (c.Ledger != now.Ledger || c.Socket != now.Socket) {
+		err = errors.New("ledger.path and control.socket take a restart")
+	}
+	if err != nil {
+		return fmt.Errorf("reload configuration: nothing changed: %w", err)
+	}
+	return d.do(ctx, func() {
+		d.conf.Store(&c)
+		d.step(guard.Configured{Config: c})
+		go d.readHost() // the configured interface may be another one
+	})
+}
+
+func (d *Daemon) orderKey() guard.Key {
+	d.orders++
+	return d.orders
+}
+
+func (d *Daemon) answer(r guard.Reply) {
+	if c := d.waiting[r.Key]; c != nil {
+		c <- r.Err
+		delete(d.waiting, r.Key)
+	}
+}

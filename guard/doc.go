@@ -1,0 +1,87 @@
+// Package guard decides. Events go in, a plan comes out; nothing here owns a
+// goroutine, a socket, a file, a clock or a logger.
+//
+// # Picture
+//
+//	 names      host      kernel     ledger     servers    admins
+//	   │          │          │          │          │          │
+//	resolve     ipaddr   nft, ipaddr  ledger     query     control      adapters: small, no decisions, no retries
+//	   │          │          │          │          │          │
+//	   ▼          ▼          ▼          ▼          ▼          ▼
+//	Resolved  HostSeen  KernelSeen  Recorded   Answered   Ordered       events
+//	   └──────────┴──────────┴────┬─────┴──────────┴──────────┘
+//	                              ▼
+//	                  Guard.Step(at, event) Plan                        the only place that decides
+//	                              │
+//	   ┌──────────┬──────────┬────┴─────┬──────────┬──────────┐
+//	   ▼          ▼          ▼          ▼          ▼          ▼
+//	Lookups    Kernel       Asks       Fix      Records    Replies      the plan
+//
+// Step absorbs the event, advances to a fixed point and derives the whole plan.
+// Only the plan functions write the plan, and they decide nothing. A second Step
+// at the same instant changes nothing.
+//
+// # One sync
+//
+// A round begins up to five seconds before it is due. For every server that its
+// bucket allows:
+//
+//	record the exposure ─► Recorded ─► wish guard, tuple, neighbourhood, address
+//	─► KernelSeen covers all of it, the address is ready ─► gate.go makes the pass
+//	─► Ask in the plan ─► Answered ─► socket and tuple linger 3 s ─► tripwire
+//
+// When the last exchange is over the samples vote (package selection), once each,
+// and at most one Fix follows.
+//
+// # Files, one a noun
+//
+//	guard.go    Step, time, keys             names.go    pools and configured names
+//	servers.go  places, buckets, kisses      address.go  throw-away addresses
+//	query.go    one exchange                 gate.go     the pass: promise 1
+//	hoods.go    neighbourhoods               shield.go   the kernel's part of the plan
+//	round.go    when to sync, the vote       clock.go    the correction and its limits
+//	orders.go   what admins want             ledger.go   records, and what was restored
+//	host.go     facts and what they allow    report.go   status
+//
+// # States of a throw-away address
+//
+//	unrecorded ─► held ─► leaving ─► dead ─► forgotten
+//	   not on      wished    no longer   gone; its     its guard
+//	   disk yet    guarded   wished      guard stays   ran out
+//
+// An address that vanished goes from held to dead and is never wished again. A
+// guard's deadline is fixed when the address is made, a day after the address's
+// own, and is never shortened.
+//
+// # Promises, and where they are kept
+//
+//	1 Shield first            gate.go; tests: the random world, Arrival in package lab's tests
+//	2 Temporary               deadlines are in the kernel: address.go, package nft; tests: kill -9 between any two calls
+//	3 Only ours               address.go adopt, package ipaddr; tests: the world's admin, ipaddr's conformance
+//	4 Solicited passes        package rules; tests: the traffic table, the elicitor table
+//	5 Nobody else's           addresses are born deprecated, guarded, and leave with the last preferred one: host.go
+//	6 No server alone         package selection, clock.go; tests: votes, hostile servers
+//	7 Evidence                exposures and their dropped packets are counted, no more is claimed
+//	8 Restraint               servers.go; tests: the world counts what leaves, across restarts
+//	9 What it cannot do       report.go weaknesses
+//
+// # What reaches whom
+//
+//	to                     from                     what passes
+//	a throw-away address   anyone                   NS and NA, hop limit 255, no extension header
+//	                       its server               the one solicited UDP tuple, until 3 s after the exchange
+//	                       anyone                   nothing else, before defragmentation and DNAT, on any device
+//	from a throw-away      anyone                   NS and NA, and the one solicited tuple
+//	the stable address     a closed neighbourhood   what the host began, ND and RA, DHCP replies, the ICMP errors of RFC 4890, trusted, allow
+//	the stable address     anyone else              everything: what other tables say holds
+//
+// # Where this differs from the first design
+//
+// A plan carries Kernel.Act: before configuration, ledger, host and kernel are
+// all known the worker looks and touches nothing, for an empty wish would remove
+// what an earlier run left. The worker is woken only by a wish that differs from
+// the last, for its report leads to a plan and would otherwise lead to itself.
+// The worker retries after an error, with pauses from 1 s to 30 s: the core has
+// nothing to add to that. Where the ledger cannot be written no query leaves.
+// Samples are judged only within the round that took them.
+package guard

@@ -1,0 +1,246 @@
+package guard
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"ntpveil/guard/selection"
+	"ntpveil/rules"
+)
+
+// Status is the state of everything at an instant, for people and scripts. It
+// changes nothing. Version is left to the caller.
+func (g *Guard) Status(at Instant) Status {
+	now := g.now
+	g.now = at
+	defer func() { g.now = now }()
+	return Status{
+		Synchronized:   g.synced(),
+		Clock:          g.clockStatus(),
+		Servers:        g.serverStatus(),
+		Exposures:      g.exposureStatus(),
+		ExposureCount:  len(g.addresses),
+		Neighbourhoods: g.hoodStatus(),
+		Shield:         g.shieldStatus(),
+		Weaknesses:     g.weaknesses(),
+	}
+}
+
+func (g *Guard) clockStatus() ClockStatus {
+	c := g.clock
+	s := ClockStatus{Mode: "discipline", Offset: c.offset.Seconds(), Stratum: int(c.stratum), Leap: "unsynchronized"}
+	if g.conf.Observe {
+		s.Mode = "observe"
+	}
+	if c.lastAgreed != 0 {
+		s.RootDistance = g.distance().Seconds()
+		s.LastSync = &c.agreedAt
+	}
+	if g.synced() {
+		s.Leap = [...]string{"normal", "insert", "delete", "unsynchronized"}[c.leap&3]
+	}
+	if next := g.round.next; next > 0 && !g.round.active {
+		t := g.wall(max(next, g.now.Mono))
+		s.NextSync = &t
+	}
+	return s
+}
+
+func (g *Guard) serverStatus() []ServerStatus {
+	out := []ServerStatus{}
+	for _, s := range g.chosenOnes() {
+		state, reason := g.serverState(s)
+		line := ServerStatus{
+			Address: s.addr.Addr().String(), Name: s.name, Pool: s.pool, State: state, Reason: reason,
+			Reach: s.reach, Poll: max(g.round.interval, pollOf(s)).Seconds(), Verdict: "clean",
+		}
+		if s.sampled {
+			line.Offset, line.Delay, line.Stratum = s.sample.Offset.Seconds(), s.sample.Delay.Seconds(), int(s.sample.Stratum)
+		}
+		out = append(out, line)
+	}
+	return out
+}
+
+func pollOf(s *server) time.Duration {
+	if s.rate == 0 {
+		return 0
+	}
+	return bucketEvery << s.rate
+}
+
+func (g *Guard) serverState(s *server) (state, reason string) {
+	switch {
+	case s.denied > g.now.Mono:
+		return "denied", s.failed
+	case !g.routed(s.addr.Addr()):
+		return "unreachable", "no route to its address family"
+	case s.asked == 0 || !s.judged && s.failed == "" && s.reach>>1 == 0:
+		return "new", "not answered yet"
+	case s.reach == 0 || !s.judged && !s.sampled:
+		return "unreachable", s.failed
+	case s.judged && s.verdict.State == selection.Selected:
+		return "selected", s.verdict.Reason
+	case s.judged && s.verdict.State == selection.Falseticker:
+		return "falseticker", s.verdict.Reason
+	case s.judged:
+		return "candidate", s.verdict.Reason
+	}
+	return "candidate", s.failed
+}
+
+func (g *Guard) exposureStatus() []ExposureStatus {
+	out := []ExposureStatus{}
+	for _, a := range g.addresses {
+		e := ExposureStatus{Address: a.addr.String(), Interface: a.ifname, Kind: a.kind, Probes: a.dropped}
+		if a.server.IsValid() {
+			e.Server = a.server.Addr().String()
+		}
+		if !a.asked.IsZero() {
+			e.AskedAt = &a.asked
+		}
+		if a.kind == "throw-away" {
+			guarded := g.wall(a.guarded)
+			e.GuardedUntil = &guarded
+			if a.phase <= held {
+				exists := g.wall(a.until)
+				e.ExistsUntil = &exists
+			}
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+func (g *Guard) hoodStatus() []HoodStatus {
+	out := []HoodStatus{}
+	for _, h := range g.seen.Shield.Hoods {
+		s := HoodStatus{Prefix: h.Prefix.String(), Until: g.wall(h.Until), Dropped: h.Dropped}
+		if h.Server.IsValid() {
+			s.Server = h.Server.String()
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+func (g *Guard) shieldStatus() ShieldStatus {
+	s := ShieldStatus{Table: "inet ntpveil", Preset: g.conf.Preset}
+	want, seen := g.shieldMode(), g.seen.Shield.Mode
+	switch {
+	case want == rules.Off:
+		s.State, s.Reason = "off", "shield.mode is off"
+	case g.seenErr != nil:
+		s.State, s.Reason = "lost", g.seenErr.Error()
+	case want != seen:
+		s.State, s.Reason = "lost", "the rules are not in force (yet)"
+	case want == rules.Disarmed:
+		s.State, s.Reason = "disarmed", "by an admin: nothing is dropped"
+		until := g.wall(g.orders.disarmed)
+		s.Until = &until
+	case want == rules.Observe:
+		s.State, s.Reason = "observing", "shield.mode is observe: nothing is dropped"
+	default:
+		s.State = "in force"
+	}
+	return s
+}
+
+// weaknesses says, in plain words, what is weaker than it could be and why.
+func (g *Guard) weaknesses() []Weakness {
+	out := []Weakness{}
+	add := func(code, text string) { out = append(out, Weakness{code, text}) }
+	if why := g.whyNotSynced(); why != "" {
+		add("not-synchronized", why)
+	}
+	if st := g.shieldStatus(); st.State != "in force" {
+		add("shield-"+st.State, "the shield drops nothing: "+st.Reason)
+	}
+	g.addressWeaknesses(add)
+	if g.conf.MinAgree < 3 {
+		add("min-agree", fmt.Sprintf("%d agreeing servers are enough to move the clock: a lying one may be among them", g.conf.MinAgree))
+	}
+	if g.ledger.err != nil {
+		add("ledger", "no query leaves: "+g.ledger.err.Error())
+	}
+	if g.conf.Shield != rules.Off && g.conf.Hold > g.round.interval && g.round.interval > 0 {
+		add("hold", fmt.Sprintf("neighbourhoods stay closed for %s, which is above the poll interval of %s: they never open", g.conf.Hold, g.round.interval))
+	}
+	for _, h := range g.hoods {
+		if _, said := g.hoodPrefix(h); said != "" {
+			add("neighbourhood", said)
+		}
+	}
+	return out
+}
+
+func (g *Guard) addressWeaknesses(add func(code, text string)) {
+	mode, _, code, why := g.rotation()
+	if code != "" {
+		add(code, why)
+	}
+	if g.stableNow() {
+		add("ask-stable", "servers see the stable address, unguarded, while the shield cannot be put up (shield.if_impossible)")
+	}
+	if slices.ContainsFunc(g.chosenOnes(), func(s *server) bool { return s.addr.Addr().Is4() }) {
+		add("ipv4", "servers that are asked over IPv4 see the stable address")
+	}
+	if mode != "off" {
+		add("sweep", fmt.Sprintf("whoever sweeps %s finds the stable address without being told", g.host.Prefix))
+		add("neighbours", fmt.Sprintf("neighbours on %s see every address that is made", g.host.Link.Name))
+	}
+	if g.network.usable() && len(g.chosenOnes()) > 0 && len(g.chosenOnes()) < 4 {
+		add("few-servers", fmt.Sprintf("%d servers: RFC 8633 asks for four", len(g.chosenOnes())))
+	}
+}
+
+// whyNotSynced is empty where the clock is synchronised.
+func (g *Guard) whyNotSynced() string {
+	switch {
+	case g.synced():
+		return ""
+	case g.hostSeen && !g.network.usable():
+		return "there is no default route"
+	case g.futile() != "":
+		return g.futile()
+	case len(g.chosenOnes()) == 0:
+		return "no server is known yet: " + g.whyNoServers()
+	case g.clock.refused != "":
+		return g.clock.refused
+	case g.clock.why != "":
+		return g.clock.why
+	case g.clock.rounds == 0:
+		return "the first sync is not over"
+	}
+	return "no sync succeeded for too long"
+}
+
+func (g *Guard) whyNoServers() string {
+	for _, s := range g.sources {
+		if s.why != "" {
+			return fmt.Sprintf("%s: %s", s.name, s.why)
+		}
+	}
+	if len(g.sources) == 0 {
+		return "none is configured"
+	}
+	return "its name was not resolved yet"
+}
+
+// Line is the status in one line, for the service manager.
+func (g *Guard) Line() string {
+	shield := g.shieldStatus().State
+	if !g.synced() {
+		return fmt.Sprintf("not synchronised: %s; shield %s", g.whyNotSynced(), shield)
+	}
+	return fmt.Sprintf("synchronised: offset %+.6f s, root distance %.6f s, %d servers; shield %s",
+		g.clock.offset.Seconds(), g.distance().Seconds(), len(g.chosenOnes()), shield)
+}
+
+// Ready reports whether the daemon stands: configured, the host known, and the
+// shield seen as it is wanted, or known to be impossible. It never waits for DNS.
+func (g *Guard) Ready() bool {
+	return g.configured && g.restored && g.hostSeen && g.seenOnce &&
+		(g.seenErr != nil || g.seen.Shield.Mode == g.shieldMode())
+}

@@ -1,0 +1,400 @@
+package guard
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"ntpveil/guard/selection"
+)
+
+// What promise 8 limits: every trigger draws from one bucket a /64.
+const (
+	bucketBurst = 4
+	bucketEvery = 64 * time.Second
+	maxRate     = 7 // RATE back-off: 64 s << 7 is the 2^13 s of RFC 8633 section 5.5.4
+	denyFor     = 24 * time.Hour
+	reachLost   = 8 // polls without an answer until a server is replaced
+)
+
+// server is somebody who is asked, or was.
+type server struct {
+	addr       netip.AddrPort
+	name       string
+	pool       string // empty: configured
+	chosen     bool
+	asked      int // since it was chosen
+	reach      uint8
+	lastAsk    time.Duration
+	everAsked  bool
+	rate       int           // RATE back-off, an exponent
+	denied     time.Duration // until then it is not asked
+	sample     selection.Sample
+	sampled    bool
+	fresh      bool // the sample was not used for a judgement yet
+	verdict    selection.Verdict
+	judged     bool
+	failed     string // why the last query brought nothing
+	tokensKept bool   // the ledger knows the bucket as it is
+}
+
+// bucket bounds what a /64 is asked, whichever address we ask from.
+type bucket struct {
+	tokens float64
+	at     time.Duration
+}
+
+// key64 is what a bucket stands for: the /64 of a server, the address of an IPv4 one.
+func key64(a netip.Addr) netip.Prefix {
+	if a.Is4() {
+		return netip.PrefixFrom(a, 32)
+	}
+	return masked(a, 64)
+}
+
+// spread is what servers are spread over: /48, and /16 for IPv4.
+func spread(a netip.Addr) netip.Prefix {
+	if a.Is4() {
+		return masked(a, 16)
+	}
+	return masked(a, 48)
+}
+
+// block is what answers collapse by: one machine has many addresses in it.
+func block(a netip.Addr) netip.Prefix {
+	if a.Is4() {
+		return masked(a, 24)
+	}
+	return masked(a, 64)
+}
+
+// masked never fails: bits are within the address by construction.
+func masked(a netip.Addr, bits int) netip.Prefix {
+	p, _ := a.Prefix(bits)
+	return p
+}
+
+func (g *Guard) bucket(a netip.Addr) *bucket {
+	k := key64(a)
+	b := g.buckets[k]
+	if b == nil {
+		b = &bucket{tokens: bucketBurst, at: g.now.Mono}
+		g.buckets[k] = b
+	}
+	return b
+}
+
+func (b *bucket) fill(now time.Duration) {
+	b.tokens = min(bucketBurst, b.tokens+float64(now-b.at)/float64(bucketEvery))
+	b.at = now
+}
+
+// ready is when the next token is there.
+func (b *bucket) ready() time.Duration {
+	if b.tokens >= 1 {
+		return b.at
+	}
+	return b.at + time.Duration((1-b.tokens)*float64(bucketEvery)) + time.Millisecond
+}
+
+// allowed is the earliest time at which a server may be asked again.
+func (g *Guard) allowed(s *server) time.Duration {
+	b := g.bucket(s.addr.Addr())
+	b.fill(g.now.Mono)
+	t := max(b.ready(), s.denied)
+	if s.rate > 0 && s.everAsked {
+		t = max(t, s.lastAsk+bucketEvery<<s.rate)
+	}
+	return t
+}
+
+// spend takes a token and has the ledger remember it before the query leaves.
+func (g *Guard) spend(s *server) {
+	g.bucket(s.addr.Addr()).tokens--
+	s.lastAsk, s.everAsked = g.now.Mono, true
+	s.asked = min(s.asked+1, 1<<20)
+	s.reach <<= 1
+	s.failed = ""
+	g.recordServer(s, "")
+}
+
+// recordServer has the ledger keep a server as it is now. Text is for the
+// journal; empty: the ledger alone.
+func (g *Guard) recordServer(s *server, text string) {
+	b := g.bucket(s.addr.Addr())
+	r := &ServerRecord{Addr: s.addr, Name: s.name, Pool: s.pool, Chosen: s.chosen,
+		Tokens: b.tokens, TokensAt: g.wall(b.at), Rate: s.rate}
+	if s.denied > g.now.Mono {
+		r.DeniedUntil = g.wall(s.denied)
+	}
+	g.record(Record{Kind: KindServer, Text: text, Server: r})
+}
+
+func (g *Guard) server(a netip.AddrPort) *server {
+	for _, s := range g.servers {
+		if s.addr == a {
+			return s
+		}
+	}
+	return nil
+}
+
+// chosenOnes are the servers that are asked.
+func (g *Guard) chosenOnes() []*server {
+	var out []*server
+	for _, s := range g.servers {
+		if s.chosen {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// routed reports whether the host has a way to a server's family.
+func (g *Guard) routed(a netip.Addr) bool {
+	if a.Is4() {
+		return g.host.Source4.IsValid()
+	}
+	return g.host.Source6.IsValid()
+}
+
+// keepServers drops the places of servers that the configuration no longer names.
+func (g *Guard) keepServers() {
+	for _, s := range g.servers {
+		if s.chosen && s.pool != "" && !slices.Contains(g.conf.Pools, s.pool) {
+			g.unseat(s, "its pool is no longer configured")
+		}
+		if s.chosen && s.pool == "" && !slices.ContainsFunc(g.sources, func(o *source) bool { return !o.pool && o.name == s.name && o.port == s.addr.Port() }) {
+			g.unseat(s, "it is no longer configured")
+		}
+	}
+	for pool := g.seated(); pool > g.conf.Use; pool-- {
+		for _, s := range slices.Backward(g.servers) {
+			if s.chosen && s.pool != "" {
+				g.unseat(s, "time.use is smaller now")
+				break
+			}
+		}
+	}
+}
+
+// seated counts the pool's servers that have a place.
+func (g *Guard) seated() int {
+	n := 0
+	for _, s := range g.servers {
+		if s.chosen && s.pool != "" {
+			n++
+		}
+	}
+	return n
+}
+
+// choose fills the places: configured servers have one each, the rest comes
+// from the pools. It replaces servers that are denied or stay away, if there is
+// another to be had.
+func (g *Guard) choose() bool {
+	if g.orders.stopping() || !g.network.usable() {
+		return false
+	}
+	changed := g.seatConfigured()
+	changed = g.replaceLost() || changed
+	for g.seated() < g.conf.Use && len(g.conf.Pools) > 0 {
+		if !g.settled() && !g.due(g.started+3*time.Second) {
+			break
+		}
+		s, pool := g.pick()
+		if pool == nil {
+			return g.askPools() || changed
+		}
+		g.seat(s, pool.name, pool.name, "")
+		changed = true
+	}
+	return changed
+}
+
+// seatConfigured gives each configured server its one place, at the first
+// answer of its name that the host can reach.
+func (g *Guard) seatConfigured() bool {
+	changed := false
+	for _, o := range g.sources {
+		if o.pool || len(o.answers) == 0 || slices.ContainsFunc(g.servers, func(s *server) bool {
+			return s.chosen && s.pool == "" && s.name == o.name && s.addr.Port() == o.port
+		}) {
+			continue
+		}
+		pick := o.answers[0]
+		for _, a := range o.answers {
+			if g.routed(a) && (a.Is6() || !g.routed(pick)) {
+				pick = a
+				break
+			}
+		}
+		g.seat(netip.AddrPortFrom(pick, o.port), o.name, "", "")
+		changed = true
+	}
+	return changed
+}
+
+// pick is the best candidate of the pools that has no place: one a block, IPv6
+// first, out of a prefix that no other comes from, else at random.
+func (g *Guard) pick() (netip.AddrPort, *source) {
+	var best netip.AddrPort
+	var from *source
+	bestScore := -1.0
+	for _, o := range g.sources {
+		if !o.pool {
+			continue
+		}
+		for _, a := range o.answers {
+			score := g.score(a)
+			if score < 0 {
+				continue
+			}
+			if score += g.rng.Float64(); score > bestScore {
+				best, from, bestScore = netip.AddrPortFrom(a, o.port), o, score
+			}
+		}
+	}
+	return best, from
+}
+
+// score is negative for what cannot be chosen; its integer part ranks the rest.
+func (g *Guard) score(a netip.Addr) float64 {
+	if !g.routed(a) {
+		return -1
+	}
+	score := 4.0
+	if a.Is4() {
+		score = 0
+	}
+	near := false
+	for _, s := range g.servers {
+		if !s.chosen && s.addr.Addr() == a && (!g.due(s.denied) || s.asked > 0 && s.reach == 0) {
+			return -1 // it had its chance
+		}
+		if !s.chosen {
+			continue
+		}
+		if block(s.addr.Addr()) == block(a) {
+			return -1
+		}
+		near = near || spread(s.addr.Addr()) == spread(a)
+	}
+	if !near {
+		score += 2
+	}
+	return score
+}
+
+// askPools has the pools resolved anew: at once if never, else hourly at most.
+func (g *Guard) askPools() bool {
+	changed := false
+	for _, o := range g.sources {
+		if o.pool && o.job == 0 && !o.want {
+			o.want, changed = true, true
+		}
+	}
+	return changed
+}
+
+func (g *Guard) seat(a netip.AddrPort, name, pool, why string) {
+	s := g.server(a)
+	if s == nil {
+		s = &server{addr: a}
+		g.servers = append(g.servers, s)
+		g.forgetServers()
+	}
+	s.name, s.pool, s.chosen, s.asked, s.reach = name, pool, true, 0, 0
+	text := fmt.Sprintf("server %s of %s chosen", a.Addr(), name)
+	if why != "" {
+		text += ": " + why
+	}
+	g.recordServer(s, text)
+	if g.round.next > g.now.Mono && g.clock.lastAgreed == 0 {
+		g.syncSoon() // not enough servers so far
+	}
+}
+
+func (g *Guard) unseat(s *server, why string) {
+	s.chosen, s.fresh, s.judged = false, false, false
+	g.cancelQueries(s, why)
+	g.recordServer(s, fmt.Sprintf("server %s loses its place: %s", s.addr.Addr(), why))
+}
+
+// forgetServers bounds the memory of servers without a place, the oldest first.
+func (g *Guard) forgetServers() {
+	for i := 0; len(g.servers) > maxServers && i < len(g.servers); {
+		if g.servers[i].chosen || g.query(g.servers[i]) != nil {
+			i++
+			continue
+		}
+		g.servers = slices.Delete(g.servers, i, i+1)
+	}
+	if len(g.buckets) <= 4*maxServers {
+		return
+	}
+	for k, b := range g.buckets { // a full bucket is a new one: forgetting it loses nothing
+		if b.fill(g.now.Mono); b.tokens >= bucketBurst {
+			delete(g.buckets, k)
+		}
+	}
+}
+
+// replaceLost gives the places of lost servers to others, where there are any.
+func (g *Guard) replaceLost() bool {
+	changed := false
+	for _, s := range g.servers {
+		why := s.lost(g)
+		if !s.chosen || why == "" {
+			continue
+		}
+		if s.pool == "" {
+			continue // the admin's choice stays, and status says what is wrong with it
+		}
+		if _, pool := g.pick(); pool == nil {
+			changed = g.askPools() || changed
+			continue
+		}
+		g.unseat(s, why)
+		return true
+	}
+	return changed
+}
+
+// lost is why a server should give its place away, empty where it should not.
+func (s *server) lost(g *Guard) string {
+	switch {
+	case s.denied > g.now.Mono:
+		return "it asked not to be asked (kiss-o'-death)"
+	case s.asked >= reachLost && s.reach == 0:
+		return fmt.Sprintf("no answer to the last %d queries", reachLost)
+	case !g.routed(s.addr.Addr()):
+		return "no route to its address family"
+	}
+	return ""
+}
+
+// replaceOne takes the place of one server of a pool: the one that was there longest.
+func (g *Guard) replaceOne(pool string) {
+	for _, s := range g.servers {
+		if s.chosen && s.pool == pool {
+			g.unseat(s, "its turn to be replaced")
+			s.reach = 0 // and it is not chosen again from the same answers
+			return
+		}
+	}
+}
+
+// kiss acts on a kiss-o'-death that carried our origin (RFC 5905 section 7.4).
+func (g *Guard) kiss(s *server, code string) {
+	switch selection.Kiss(code) {
+	case selection.KissDeny:
+		s.denied = g.now.Mono + denyFor
+		g.recordServer(s, fmt.Sprintf("server %s denies service (%s): not asked for %s", s.addr.Addr(), code, denyFor))
+	case selection.KissRate:
+		s.rate = min(s.rate+1, maxRate)
+		g.recordServer(s, fmt.Sprintf("server %s asks for a lower rate: asked every %s at most", s.addr.Addr(), bucketEvery<<s.rate))
+	}
+	s.failed = "kiss-o'-death " + code
+}

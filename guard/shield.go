@@ -1,0 +1,114 @@
+package guard
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"ntpveil/rules"
+)
+
+const shieldComplaint = time.Hour // how often an impossible shield is said anew
+
+// shieldMode is what the shield should do now.
+func (g *Guard) shieldMode() rules.Mode {
+	if g.conf.Shield == rules.Off {
+		return rules.Off
+	}
+	if g.orders.disarmed > g.now.Mono && g.conf.Shield == rules.Enforce {
+		return rules.Disarmed
+	}
+	return g.conf.Shield
+}
+
+// advanceShield ends a disarm.
+func (g *Guard) advanceShield() bool {
+	changed := g.advanceClock()
+	if g.orders.disarmed == 0 || !g.due(g.orders.disarmed) {
+		return changed
+	}
+	g.orders.disarmed = 0
+	g.note(KindShield, "shield armed again: the time of the disarm is over")
+	return true
+}
+
+// noteImpossible says once an hour that the shield cannot be put up.
+func (g *Guard) noteImpossible() {
+	if g.seenErr == nil {
+		if g.errLogged != 0 {
+			g.note(KindShield, "shield in force again")
+		}
+		g.errLogged = 0
+		return
+	}
+	if g.errLogged != 0 && g.now.Mono < g.errLogged+shieldComplaint {
+		return
+	}
+	g.errLogged = g.now.Mono
+	what := "no query leaves until it can (shield.if_impossible)"
+	if g.conf.IfImpossible == "ask-stable" {
+		what = "servers are asked without it (shield.if_impossible)"
+	}
+	g.note(KindShield, fmt.Sprintf("shield: %v; %s", g.seenErr, what))
+}
+
+// planKernel is the kernel's part. Before everything is known nothing is wished.
+func (g *Guard) planKernel() Kernel {
+	if !g.configured || !g.restored || !g.seenOnce || !g.hostSeen || !g.adopted {
+		return Kernel{}
+	}
+	return Kernel{Act: true, Shield: g.planShield(), Addrs: g.planAddrs()}
+}
+
+func (g *Guard) planShield() rules.Shield {
+	mode := g.shieldMode()
+	if mode == rules.Off {
+		return rules.Shield{}
+	}
+	return rules.Shield{
+		Mode: mode, Preset: g.conf.Preset, Owner: g.conf.Owner, LogGroup: g.conf.LogGroup,
+		Devices: slices.Clone(g.host.Devices), Allow: slices.Clone(g.conf.Allow), Trusted: slices.Clone(g.conf.Trusted),
+		Exposed: g.planExposed(), Solicited: g.planSolicited(), Hoods: g.planHoods(),
+	}
+}
+
+func (g *Guard) planAddrs() []Addr {
+	var out []Addr
+	for _, a := range g.addresses {
+		if a.wished() {
+			out = append(out, Addr{Addr: a.addr, Link: a.link, Until: a.until, Meet: a.meet})
+		}
+	}
+	slices.SortFunc(out, func(a, b Addr) int { return a.Addr.Compare(b.Addr) })
+	return out
+}
+
+// planExposed guards every throw-away address from before it exists until a day
+// after its end.
+func (g *Guard) planExposed() []rules.Exposed {
+	var out []rules.Exposed
+	for _, a := range g.addresses {
+		if a.kind == "throw-away" && a.phase > unrecorded && a.guarded > g.now.Mono {
+			out = append(out, rules.Exposed{Addr: a.addr, Until: a.guarded})
+		}
+	}
+	slices.SortFunc(out, func(a, b rules.Exposed) int { return a.Addr.Compare(b.Addr) })
+	return out
+}
+
+func (g *Guard) planSolicited() []rules.Solicited {
+	var out []rules.Solicited
+	for _, q := range g.queries {
+		if q.house == nil || q.house.kind == "throw-away" && q.house.phase != held || !g.ledger.wrote(q.house.record) {
+			continue
+		}
+		out = append(out, rules.Solicited{Server: q.srv.addr, Our: q.from, Until: q.latest + lingerFor})
+	}
+	slices.SortFunc(out, func(a, b rules.Solicited) int {
+		if c := a.Our.Compare(b.Our); c != 0 {
+			return c
+		}
+		return a.Server.Compare(b.Server)
+	})
+	return out
+}
