@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -52,7 +51,7 @@ func (s *Shield) make(now time.Duration, from rules.Shield, t rules.Table) error
 	var probes []element
 	if s.st.exists {
 		if old := s.st.sets[rules.Probes6]; old != nil {
-			counts, err := s.conn.readSet(now, rules.Probes6)
+			counts, err := s.conn.readSet(s.clock, rules.Probes6)
 			if err != nil {
 				return s.giveUp(err)
 			}
@@ -73,7 +72,7 @@ func (s *Shield) make(now time.Duration, from rules.Shield, t rules.Table) error
 	if s.st.exists {
 		b.whole()
 	}
-	return s.putUp(now, from, t, b)
+	return s.putUp(from, t, b)
 }
 
 // frame adds sets, chains and rules but for the sets and chains that are there.
@@ -99,14 +98,14 @@ func (b *batch) frame(t rules.Table, hasSet, hasChain func(string) bool) error {
 }
 
 // putUp commits a batch that changes the frame, and reads everything back.
-func (s *Shield) putUp(now time.Duration, from rules.Shield, t rules.Table, b *batch) error {
+func (s *Shield) putUp(from rules.Shield, t rules.Table, b *batch) error {
 	gen := s.st.gen
 	n, err := s.conn.commit(b)
 	if err != nil {
 		return s.giveUp(err)
 	}
 	s.st, s.frame = nil, frame{}
-	st, err := s.conn.read(now)
+	st, err := s.conn.read(s.clock)
 	if err != nil {
 		return s.giveUp(err)
 	}
@@ -121,11 +120,13 @@ func (s *Shield) putUp(now time.Duration, from rules.Shield, t rules.Table, b *b
 // apply makes the table t, which it fits: frame and elements. Where shrink is set
 // it removes elements, otherwise it adds and renews them.
 func (s *Shield) apply(now time.Duration, from rules.Shield, t rules.Table, shrink bool) error {
-	b := &batch{}
-	if t.Owner && s.st.table.flags != ownerFlags {
-		b.table(t)
+	if err := s.adopt(t); err != nil {
+		return err
 	}
-	changed := !s.ours() || s.frame.text != t.String()
+	b := &batch{}
+	changed := !s.ours() || s.frame.text != t.String() || slices.ContainsFunc(t.Sets, func(set rules.Set) bool {
+		return set.Interval && !s.st.sets[set.Name].same(set)
+	})
 	if changed {
 		if err := s.replace(b, from, t); err != nil {
 			return err
@@ -144,13 +145,29 @@ func (s *Shield) apply(now time.Duration, from rules.Shield, t rules.Table, shri
 	}
 	switch {
 	case changed:
-		return s.putUp(now, from, t, b)
+		return s.putUp(from, t, b)
 	case len(b.msgs) == 0:
 		return nil
 	case shrink:
 		return s.forget(b, touched)
 	}
 	return s.verify(now, t, b, touched)
+}
+
+// adopt makes an orphan ours again: a table whose owner is gone. The kernel allows
+// no new base chain in the transaction that does so.
+func (s *Shield) adopt(t rules.Table) error {
+	if !t.Owner || s.st.table.flags == ownerFlags {
+		return nil
+	}
+	b := &batch{}
+	b.table(t)
+	n, err := s.conn.commit(b)
+	if err != nil {
+		return s.giveUp(err)
+	}
+	s.st.gen += uint32(n)
+	return nil
 }
 
 // replace changes the frame. Sets that stay keep their elements; chains that
@@ -188,8 +205,10 @@ func (s *Shield) replace(b *batch, from rules.Shield, t rules.Table) error {
 	}
 	err := b.frame(t, func(set string) bool { return s.st.sets[set] != nil }, func(chain string) bool { return slices.Contains(stays, chain) })
 	for _, set := range t.Sets {
-		if set.Interval && s.st.sets[set.Name] != nil && !s.st.sets[set.Name].same(set) {
-			b.flushSet(set.Name)
+		if have := s.st.sets[set.Name]; set.Interval && !have.same(set) {
+			if have != nil {
+				b.flushSet(set.Name)
+			}
 			b.elements(unix.NFT_MSG_NEWSETELEM, set.Name, true, s.missing(0, set, nil))
 			b.join()
 		}
@@ -199,14 +218,10 @@ func (s *Shield) replace(b *batch, from rules.Shield, t rules.Table) error {
 
 // same reports whether the elements of a set without timeouts are the wished ones.
 func (set *setState) same(want rules.Set) bool {
-	return len(set.elems) == len(want.Elements) && !slices.ContainsFunc(want.Elements, func(e rules.Element) bool {
+	return set != nil && len(set.elems) == len(want.Elements) && !slices.ContainsFunc(want.Elements, func(e rules.Element) bool {
 		have, ok := set.elems[e.Key]
 		return !ok || have.end != e.End
 	})
-}
-
-func (set *setState) counts() bool {
-	return strings.HasPrefix(set.name, rules.Hoods4) || strings.HasPrefix(set.name, rules.Hoods6)
 }
 
 // missing are the elements that the kernel lacks or holds for too short a time.
@@ -327,14 +342,14 @@ func (s *Shield) forget(b *batch, gone map[string][]element) error {
 	return s.settle(n)
 }
 
-// settle takes note of our own transactions; if there were others meanwhile,
-// everything is read anew.
+// settle takes note of our own transactions, which count for none where they
+// changed nothing; if there were others meanwhile, everything is read anew.
 func (s *Shield) settle(n int) error {
 	gen, err := s.conn.generation()
 	if err != nil {
 		return s.giveUp(err)
 	}
-	if gen != s.st.gen+uint32(n) {
+	if gen != s.st.gen && gen != s.st.gen+uint32(n) {
 		s.st = nil
 		return nil
 	}
@@ -350,7 +365,7 @@ func (s *Shield) verify(now time.Duration, t rules.Table, b *batch, touched map[
 	}
 	again, left := &batch{}, map[string][]element{}
 	for _, set := range t.Sets {
-		if err := s.readBack(now, set.Name, touched[set.Name]); err != nil {
+		if err := s.readBack(set.Name, touched[set.Name]); err != nil {
 			return s.giveUp(err)
 		}
 		late := s.unrenewed(now, set.Name, touched[set.Name])
@@ -381,7 +396,7 @@ func (s *Shield) unrenewed(now time.Duration, set string, list []element) []elem
 // 8000 takes milliseconds to list, an element 5 µs.
 const readBackSingly = 64
 
-func (s *Shield) readBack(now time.Duration, set string, list []element) error {
+func (s *Shield) readBack(set string, list []element) error {
 	have := s.st.sets[set]
 	if len(list) == 0 {
 		return nil
@@ -389,9 +404,9 @@ func (s *Shield) readBack(now time.Duration, set string, list []element) error {
 	var got map[string]elementHeld
 	var err error
 	if len(list) > readBackSingly {
-		got, err = s.conn.readSet(now, set)
+		got, err = s.conn.readSet(s.clock, set)
 		have.elems = got
-	} else if got, err = s.conn.readElements(now, set, list); err == nil {
+	} else if got, err = s.conn.readElements(s.clock, set, list); err == nil {
 		for k, e := range got {
 			have.elems[k] = e
 		}

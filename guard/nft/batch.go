@@ -187,7 +187,11 @@ func key(k string) attrs {
 func (e element) append(a attrs, interval bool) attrs {
 	in := key(e.key)
 	if e.timeout > 0 {
-		in = in.u64(unix.NFTA_SET_ELEM_TIMEOUT, uint64((e.timeout+time.Millisecond-1)/time.Millisecond))
+		ms := uint64((e.timeout + time.Millisecond - 1) / time.Millisecond)
+		in = in.u64(unix.NFTA_SET_ELEM_TIMEOUT, ms)
+		if e.was != 0 { // the same timeout as before would renew nothing
+			in = in.u64(unix.NFTA_SET_ELEM_EXPIRATION, ms)
+		}
 	}
 	if e.comment != "" {
 		in = in.bytes(unix.NFTA_SET_ELEM_USERDATA, userData(0, e.comment))

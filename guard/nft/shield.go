@@ -19,16 +19,13 @@ type Shield struct {
 	conn  *conn  // nil after an error: the next call opens another and reads anew
 	st    *state // nil: unknown
 	frame frame  // the last one that we put up
-	// When the caller last said what time it is.
-	looked struct {
-		mono time.Duration
-		at   time.Time
-	}
+	clock clock  // when the caller last said what time it is
 	// Before Linux 6.12 adding an element again does not renew its timeout: it is
 	// removed and added in one transaction. Found out at the first renewal.
 	renewByReplacing bool
 
-	ports ports // netlink ports of conn, so that Watch knows our own changes
+	watchBuffer int   // bytes
+	ports       ports // netlink ports of conn, so that Watch knows our own changes
 }
 
 // frame is what we put up and read back, nobody else being at work meanwhile.
@@ -41,7 +38,7 @@ type frame struct {
 // Open opens the table of a network namespace, given by a file descriptor; 0 is the
 // caller's own. It changes nothing.
 func Open(netns int) (*Shield, error) {
-	s := &Shield{netns: netns}
+	s := &Shield{netns: netns, watchBuffer: bufferSize}
 	if err := s.dial(); err != nil {
 		return nil, err
 	}
@@ -79,10 +76,9 @@ func (s *Shield) giveUp(err error) error {
 }
 
 // refresh makes what is known true: it is read anew where a transaction that is not
-// ours took place. A device that vanishes takes its chain with it before Linux
-// 6.16, and is no transaction, so the chains are always read.
+// ours took place.
 func (s *Shield) refresh(now time.Duration) error {
-	s.looked.mono, s.looked.at = now, time.Now()
+	s.clock = clock{mono: now, at: time.Now()}
 	if s.conn == nil {
 		if err := s.dial(); err != nil {
 			return err
@@ -93,11 +89,11 @@ func (s *Shield) refresh(now time.Duration) error {
 		if err != nil {
 			return s.giveUp(err)
 		}
-		if gen == s.st.gen && s.sameChains() {
+		if gen == s.st.gen {
 			return nil
 		}
 	}
-	st, err := s.conn.read(now)
+	st, err := s.conn.read(s.clock)
 	if err != nil {
 		return s.giveUp(err)
 	}
@@ -105,9 +101,18 @@ func (s *Shield) refresh(now time.Duration) error {
 	return nil
 }
 
-func (s *Shield) sameChains() bool {
+// lookAtChains forgets what is known where a chain is not as it was. A device
+// that vanishes takes its chain with it before Linux 6.16, and is no transaction.
+func (s *Shield) lookAtChains(now time.Duration) error {
 	chains, err := s.conn.readChains()
-	return err == nil && slices.EqualFunc(chains, s.st.chains, chainSeen.equal)
+	if err != nil {
+		return s.giveUp(fmt.Errorf("read chains: %w", explain(err)))
+	}
+	if slices.EqualFunc(chains, s.st.chains, chainSeen.equal) {
+		return nil
+	}
+	s.st = nil
+	return s.refresh(now)
 }
 
 // ours reports whether the frame in force is the one that we put up.
@@ -124,16 +129,13 @@ func (s *Shield) Grow(now time.Duration, want rules.Shield) error {
 		return nil
 	}
 	if err := s.refresh(now); err != nil {
-		return fmt.Errorf("grow shield: %w", err)
+		return err
 	}
-	if err := s.grow(now, want); err != nil {
-		return fmt.Errorf("grow shield: %w", err)
-	}
-	return nil
+	return s.grow(now, want)
 }
 
 func (s *Shield) grow(now time.Duration, want rules.Shield) error {
-	have := s.st.shield(now)
+	have := s.st.shield(now, framing)
 	union := want
 	union.Devices = merged(want.Devices, s.st.devices())
 	union.Trusted = rules.Widest(slices.Concat(want.Trusted, have.Trusted))
@@ -147,6 +149,7 @@ func (s *Shield) grow(now time.Duration, want rules.Shield) error {
 	}
 	// Made anew, with everything that is in it; the chain of a device that is
 	// wanted no longer would be refused if the device is gone.
+	have = s.st.shield(now, every)
 	union.Devices = want.Devices
 	union.Exposed = slices.Concat(want.Exposed, have.Exposed)
 	union.Solicited = slices.Concat(want.Solicited, have.Solicited)
@@ -168,12 +171,9 @@ func (s *Shield) Shrink(now time.Duration, want rules.Shield) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.refresh(now); err != nil {
-		return fmt.Errorf("shrink shield: %w", err)
+		return err
 	}
-	if err := s.shrink(now, want); err != nil {
-		return fmt.Errorf("shrink shield: %w", err)
-	}
-	return nil
+	return s.shrink(now, want)
 }
 
 func (s *Shield) shrink(now time.Duration, want rules.Shield) error {
@@ -198,17 +198,21 @@ func (s *Shield) shrink(now time.Duration, want rules.Shield) error {
 func (s *Shield) Seen(now time.Duration) (rules.Shield, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.refresh(now); err != nil {
+	err := s.refresh(now)
+	if err == nil {
+		err = s.lookAtChains(now)
+	}
+	if err != nil {
 		return rules.Shield{}, fmt.Errorf("see shield: %w", err)
 	}
 	if !s.st.exists {
 		return rules.Shield{}, nil
 	}
-	probes, err := s.count(now)
+	probes, err := s.count()
 	if err != nil {
 		return rules.Shield{}, fmt.Errorf("see shield: %w", s.giveUp(err))
 	}
-	out := s.st.shield(now)
+	out := s.st.shield(now, every)
 	for k, e := range probes {
 		out.Add(rules.Probes6, []byte(k), e.until, "", e.packets)
 	}
@@ -223,12 +227,12 @@ func (s *Shield) Seen(now time.Duration) (rules.Shield, error) {
 }
 
 // count reads the counters anew: of probes, which are few, and of neighbourhoods.
-func (s *Shield) count(now time.Duration) (map[string]elementHeld, error) {
+func (s *Shield) count() (map[string]elementHeld, error) {
 	for name, set := range s.st.sets {
-		if !set.counts() {
+		if !isHoods(name) || len(set.elems) == 0 {
 			continue
 		}
-		elems, err := s.conn.readSet(now, name)
+		elems, err := s.conn.readSet(s.clock, name)
 		if err != nil {
 			return nil, fmt.Errorf("read set %s: %w", name, explain(err))
 		}
@@ -237,7 +241,7 @@ func (s *Shield) count(now time.Duration) (map[string]elementHeld, error) {
 	if s.st.sets[rules.Probes6] == nil {
 		return nil, nil
 	}
-	probes, err := s.conn.readSet(now, rules.Probes6)
+	probes, err := s.conn.readSet(s.clock, rules.Probes6)
 	if err != nil {
 		return nil, fmt.Errorf("read set %s: %w", rules.Probes6, explain(err))
 	}

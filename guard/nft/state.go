@@ -39,6 +39,14 @@ type elementHeld struct {
 
 const forever = time.Duration(math.MaxInt64)
 
+// clock is what the time was when the caller said it, carried on: reading takes time.
+type clock struct {
+	mono time.Duration
+	at   time.Time
+}
+
+func (c clock) now() time.Duration { return c.mono + time.Since(c.at) }
+
 // generation asks for the number of transactions so far.
 func (c *conn) generation() (uint32, error) {
 	got, err := c.dump(unix.NFT_MSG_GETGEN, false, nil)
@@ -57,13 +65,13 @@ func (c *conn) generation() (uint32, error) {
 const readAttempts = 3
 
 // read reads everything of our table, all of one generation.
-func (c *conn) read(now time.Duration) (*state, error) {
+func (c *conn) read(at clock) (*state, error) {
 	for range readAttempts {
 		before, err := c.generation()
 		if err != nil {
 			return nil, err
 		}
-		st, err := c.readOnce(now)
+		st, err := c.readOnce(at)
 		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENOENT) {
 			continue // it went away between two questions
 		}
@@ -82,7 +90,7 @@ func (c *conn) read(now time.Duration) (*state, error) {
 	return nil, errors.New("read table: somebody keeps changing the rule sets")
 }
 
-func (c *conn) readOnce(now time.Duration) (*state, error) {
+func (c *conn) readOnce(at clock) (*state, error) {
 	st := &state{sets: map[string]*setState{}}
 	got, err := c.dump(unix.NFT_MSG_GETTABLE, false, ours())
 	if errors.Is(err, unix.ENOENT) {
@@ -99,7 +107,7 @@ func (c *conn) readOnce(now time.Duration) (*state, error) {
 	}
 	for name, s := range st.sets {
 		if s.flags&(unix.NFT_SET_EVAL|unix.NFT_SET_ANONYMOUS) == 0 {
-			if s.elems, err = c.readSet(now, name); err != nil {
+			if s.elems, err = c.readSet(at, name); err != nil {
 				return nil, err
 			}
 		}
@@ -156,7 +164,8 @@ func (c *conn) readChains() ([]chainSeen, error) {
 	return out, nil
 }
 
-func (c *conn) readSet(now time.Duration, set string) (map[string]elementHeld, error) {
+func (c *conn) readSet(at clock, set string) (map[string]elementHeld, error) {
+	now := at.now()
 	got, err := c.dump(unix.NFT_MSG_GETSETELEM, true, ours().text(unix.NFTA_SET_ELEM_LIST_SET, set))
 	if err != nil {
 		return nil, err
@@ -169,7 +178,8 @@ func (c *conn) readSet(now time.Duration, set string) (map[string]elementHeld, e
 }
 
 // readElements reads single elements; a missing one is ENOENT.
-func (c *conn) readElements(now time.Duration, set string, elems []element) (map[string]elementHeld, error) {
+func (c *conn) readElements(at clock, set string, elems []element) (map[string]elementHeld, error) {
+	now := at.now()
 	var a attrs
 	for _, e := range elems {
 		a = a.nest(unix.NFTA_LIST_ELEM, key(e.key))
@@ -226,24 +236,32 @@ func (st *state) devices() []string {
 	return out
 }
 
-// shield is the elements as a shield has them.
-func (st *state) shield(now time.Duration) rules.Shield {
+// shield is the elements as a shield has them, of all sets that pass.
+func (st *state) shield(now time.Duration, pass func(set string) bool) rules.Shield {
 	var s rules.Shield
 	for name, set := range st.sets {
-		for k, e := range set.elems {
-			if e.until > now {
-				s.Add(name, []byte(k), e.until, e.comment, e.packets)
-			}
+		if !pass(name) {
+			continue
 		}
-	}
-	for _, name := range []string{rules.Trusted4, rules.Trusted6} {
-		if set := st.sets[name]; set != nil {
-			for k, e := range set.elems {
+		for k, e := range set.elems {
+			switch {
+			case name == rules.Trusted4 || name == rules.Trusted6:
 				s.Trusted = append(s.Trusted, rules.PrefixOf(k, e.end))
+			case e.until > now:
+				s.Add(name, []byte(k), e.until, e.comment, e.packets)
 			}
 		}
 	}
 	s.Trusted = rules.Widest(s.Trusted)
 	s.Sort()
 	return s
+}
+
+func every(string) bool { return true }
+
+// framing sets decide what the frame looks like.
+func framing(set string) bool { return set == rules.Trusted4 || set == rules.Trusted6 || isHoods(set) }
+
+func isHoods(set string) bool {
+	return strings.HasPrefix(set, rules.Hoods4) || strings.HasPrefix(set, rules.Hoods6)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -13,9 +12,8 @@ import (
 )
 
 // Watch calls lost, from one goroutine, whenever somebody else changed or removed
-// the table, as soon as the kernel tells (within a millisecond). It listens when
-// ready is called, which may be nil through Watch. It returns when ctx is done, or
-// with an error when the kernel cannot be listened to.
+// the table, as soon as the kernel tells (within a millisecond). It returns when ctx is done, or with an error when
+// the kernel cannot be listened to.
 //
 // The kernel drops messages when they come faster than they are read. Then another
 // socket is opened and the table compared with what was last known of it.
@@ -23,24 +21,23 @@ func (s *Shield) Watch(ctx context.Context, lost func(culprit string)) error {
 	return s.watch(ctx, func() {}, lost)
 }
 
-func (s *Shield) watch(ctx context.Context, ready func(), lost func(culprit string)) error {
-	for ctx.Err() == nil {
+// watch also calls listening, each time that from then on no change is missed.
+func (s *Shield) watch(ctx context.Context, listening func(), lost func(culprit string)) error {
+	for again := false; ctx.Err() == nil; again = true {
 		nl, err := s.listen()
 		if err != nil {
 			return fmt.Errorf("watch table: %w", err)
 		}
 		stop := context.AfterFunc(ctx, func() { nl.Close() })
-		ready()
+		if again && !s.intact() {
+			lost("an unknown process: there were too many changes at once")
+		}
+		listening()
 		err = s.follow(nl, lost)
 		stop()
 		nl.Close()
 		if ctx.Err() == nil && !errors.Is(err, unix.ENOBUFS) {
 			return fmt.Errorf("watch table: %w", err)
-		}
-		ready = func() {
-			if ctx.Err() == nil && !s.intact() {
-				lost("an unknown process: there were too many changes at once")
-			}
 		}
 	}
 	return nil
@@ -51,7 +48,7 @@ func (s *Shield) listen() (*netlink.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := nl.SetReadBuffer(bufferSize); err != nil {
+	if err := nl.SetReadBuffer(s.watchBuffer); err != nil {
 		nl.Close()
 		return nil, err
 	}
@@ -110,8 +107,8 @@ func (s *Shield) intact() bool {
 	if old == nil || s.conn == nil {
 		return true // nothing is taken for known: the next look reads everything
 	}
-	now := s.looked.mono + time.Since(s.looked.at)
-	st, err := s.conn.read(now)
+	now := s.clock.now()
+	st, err := s.conn.read(s.clock)
 	if err != nil {
 		s.giveUp(nil)
 		return false
