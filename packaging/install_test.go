@@ -2,6 +2,7 @@ package packaging
 
 import (
 	"encoding/json"
+	"errors"
 	"math"
 	"net/netip"
 	"os/exec"
@@ -204,8 +205,9 @@ func everyoneMayAsk(t *testing.T, m *machine, _ *network) {
 }
 
 func exitCode(err error) int {
-	if e, ok := err.(*exec.ExitError); ok {
-		return e.ExitCode()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode()
 	}
 	return 0
 }
