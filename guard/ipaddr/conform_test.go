@@ -27,7 +27,7 @@ func TestStackConforms(t *testing.T) {
 			Gateway:   gateway,
 			Silent:    netip.MustParseAddr("fe80::dead"),
 			Put: func(a guard.Addr) {
-				w.host.ip("addr add " + a.Addr.String() + "/128 dev eth0 noprefixroute preferred_lft 0 valid_lft 3600")
+				w.host.ip("addr add " + a.Addr.String() + "/128 dev eth0 nodad noprefixroute preferred_lft 0 valid_lft 3600")
 			},
 			Vanish: func(a netip.Addr) { w.host.ip("addr del " + a.String() + "/128 dev eth0") },
 			Take:   func(a netip.Addr) { w.router.ip("addr add " + a.String() + "/64 dev lan0 nodad") },

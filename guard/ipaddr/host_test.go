@@ -162,8 +162,9 @@ func TestLink(t *testing.T) {
 func TestTunnelHasNoPrefix(t *testing.T) {
 	w := newWire(t)
 	s := w.host.open()
-	w.host.ip("tuntap add dev tun0 mode tun")
-	w.host.ip("link set tun0 up")
+	w.host.ip("link add tun0 type veth peer name far0") // without neighbour discovery, as a tunnel is
+	w.host.ip("link set tun0 up arp off")
+	w.host.ip("link set far0 up")
 	w.host.ip("addr add 2001:db8:3::10/64 dev tun0")
 	w.host.ip("route add 0.0.0.0/1 dev tun0")
 	h := s.host("tun0")
@@ -171,9 +172,8 @@ func TestTunnelHasNoPrefix(t *testing.T) {
 	if slices.Contains(h.OnLink, netip.MustParsePrefix("0.0.0.0/1")) {
 		t.Error("half the internet is on link")
 	}
-	w.host.ip("tuntap add dev tap0 mode tap")
-	if s.host("tap0").Link.Tunnel {
-		t.Error("a tap device is an Ethernet")
+	if s.host("far0").Link.Tunnel {
+		t.Error("an Ethernet is no tunnel")
 	}
 }
 

@@ -83,6 +83,34 @@ func TestKernelEndsAddressWithNobodyAlive(t *testing.T) {
 	}
 }
 
+// TestAdoptedIsReady takes over an address about which the kernel has nothing
+// more to tell.
+func TestAdoptedIsReady(t *testing.T) {
+	w := newWire(t)
+	s := w.host.open()
+	x, y := w.throwAway(1), w.throwAway(2)
+	w.host.ip("addr add " + y.Addr.String() + "/128 dev eth0 nodad noprefixroute preferred_lft 0 valid_lft 3600")
+	s.set(x)
+	s.awaitReady(x.Addr)
+	s.set(x, y)
+	s.awaitReady(y.Addr)
+}
+
+// TestNothingIsMadeThatIsOver looks at all addresses: with both lifetimes 0 the
+// kernel would make a permanent one that every program prefers.
+func TestNothingIsMadeThatIsOver(t *testing.T) {
+	w := newWire(t)
+	s := w.host.open()
+	for i, until := range []time.Duration{now(), now() - time.Second, 0} {
+		a := w.throwAway(byte(i))
+		a.Until = until
+		s.set(a)
+		if strings.Contains(w.host.ip("-6 addr show dev eth0"), a.Addr.String()) {
+			t.Errorf("%s stands, which was over at %s", a.Addr, until)
+		}
+	}
+}
+
 func TestOnlyOursAreRemoved(t *testing.T) {
 	w := newWire(t)
 	s := w.host.open()

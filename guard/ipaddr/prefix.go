@@ -12,9 +12,9 @@ import (
 // lowest: the choice must not change back and forth, for addresses in another
 // prefix are given up.
 //
-// A unique local prefix (RFC 4193) is taken only where there is a default route
-// and no other /64: it reaches a server only through a translation of prefixes, but then
-// so does the host's stable address.
+// A unique local prefix (RFC 4193) is above every global one, and is taken only
+// where there is a default route: it reaches a server only through a translation
+// of prefixes, but then so does the host's stable address.
 func (f *facts) prefix(l link, none string, source netip.Addr) (netip.Prefix, string) {
 	switch {
 	case l.index == 0:
@@ -34,7 +34,10 @@ func (f *facts) prefix(l link, none string, source netip.Addr) (netip.Prefix, st
 		}
 	}
 	better := func(a, b netip.Prefix) int {
-		return 4*last(a.Addr().IsPrivate(), b.Addr().IsPrivate()) + 2*last(!a.Contains(source), !b.Contains(source)) + a.Addr().Compare(b.Addr())
+		if x := a.Contains(source); x != b.Contains(source) {
+			return map[bool]int{true: -1, false: 1}[x]
+		}
+		return a.Addr().Compare(b.Addr())
 	}
 	if len(found) > 0 {
 		p := slices.MinFunc(found, better)
@@ -55,15 +58,4 @@ func instead(name string, bits int) string {
 		return fmt.Sprintf("%s has single IPv6 addresses only (/128, as DHCPv6 gives them)", name)
 	}
 	return fmt.Sprintf("the IPv6 prefix on %s is a /%d, not a /64", name, bits)
-}
-
-// last orders what is true after what is false.
-func last(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return 1
-	}
-	return -1
 }
