@@ -89,6 +89,8 @@ func TestAdoptedIsReady(t *testing.T) {
 	w := newWire(t)
 	s := w.host.open()
 	x, y := w.throwAway(1), w.throwAway(2)
+	x.Meet, y.Meet = netip.Addr{}, netip.Addr{}
+	w.host.ip("addr flush dev eth0 scope link") // its own detection would be news
 	w.host.ip("addr add " + y.Addr.String() + "/128 dev eth0 nodad noprefixroute preferred_lft 0 valid_lft 3600")
 	s.set(x)
 	s.awaitReady(x.Addr)
