@@ -47,6 +47,14 @@ func (g *Guard) query(s *server) *query {
 	return nil
 }
 
+// ends is when the exchange is forgotten, at the latest.
+func (q *query) ends() time.Duration {
+	if q.over {
+		return q.end
+	}
+	return q.latest + lingerFor
+}
+
 // begin plans an exchange with a server, due at a time.
 func (g *Guard) begin(s *server, due time.Duration) {
 	g.spend(s)

@@ -45,8 +45,8 @@ func (g *Guard) advanceRound() bool {
 	earliest := time.Duration(0)
 	for _, s := range chosen {
 		at := g.allowed(s)
-		if g.query(s) != nil {
-			at = max(at, g.query(s).latest+lingerFor)
+		if q := g.query(s); q != nil {
+			at = max(at, q.ends())
 		}
 		if !g.routed(s.addr.Addr()) {
 			s.failed = "no route to its address family"
