@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/net/ipv6"
+
 	"ntpveil/guard"
 	"ntpveil/guard/ipaddr"
 )
@@ -177,14 +179,58 @@ func TestTunnelHasNoPrefix(t *testing.T) {
 	}
 }
 
-// TestRoomForAdvertised shows what MaxAddrs is for: the kernel counts ours too.
-func TestRoomForAdvertised(t *testing.T) {
+// TestKernelCountsOurs shows what MaxAddrs and LinkAddrs are for: with as many
+// addresses as the limit, ours among them, an advertised prefix gets none.
+func TestKernelCountsOurs(t *testing.T) {
 	w := newWire(t)
+	w.host.sysctl("ipv6/conf/eth0/max_addresses", "4")
 	s := w.host.open()
-	w.host.sysctl("ipv6/conf/eth0/max_addresses", "4") // held: stable, link-local, and what follows
-	s.set(w.throwAway(1), w.throwAway(2))
+	s.set(w.throwAway(1), w.throwAway(2)) // beside the stable and the link-local one
 	h := s.host("")
 	same(t, "count", []int{len(h.LinkAddrs), h.MaxAddrs}, []int{4, 4})
+
+	first := netip.MustParsePrefix("2001:db8:a::/64")
+	w.advertise(first, netip.MustParsePrefix("2001:db8:b::/64"))
+	s.await("the advertisement is worked through", func() bool {
+		return slices.Contains(s.host("").OnLink, netip.MustParsePrefix("2001:db8:b::/64"))
+	})
+	for _, a := range s.host("").LinkAddrs {
+		if first.Contains(a) {
+			t.Errorf("%s was made beyond the limit", a)
+		}
+	}
+	s.set()
+	w.advertise(first)
+	s.await("there is room again", func() bool {
+		return slices.ContainsFunc(s.host("").LinkAddrs, first.Contains)
+	})
+}
+
+// advertise sends a router advertisement (RFC 4861, section 4.2): hosts may make
+// addresses in the first prefix; all are on link.
+func (w *wire) advertise(prefixes ...netip.Prefix) {
+	m := append([]byte{134, 0, 0, 0, 64, 0}, make([]byte, 10)...) // of a router that is no default router
+	for i, p := range prefixes {
+		flags := byte(0x80)
+		if i == 0 {
+			flags = 0xc0
+		}
+		option := append([]byte{3, 4, 64, flags, 0, 0, 0x0e, 0x10, 0, 0, 0x0e, 0x10, 0, 0, 0, 0}, p.Addr().AsSlice()...)
+		m = append(m, option...)
+	}
+	w.router.in(func() error {
+		raw, err := net.ListenPacket("ip6:58", "fe80::1%lan0")
+		if err != nil {
+			return err
+		}
+		defer raw.Close()
+		conn := ipv6.NewPacketConn(raw)
+		if err := conn.SetMulticastHopLimit(255); err != nil {
+			return err
+		}
+		_, err = raw.WriteTo(m, &net.IPAddr{IP: net.ParseIP("ff02::1"), Zone: "lan0"})
+		return err
+	})
 }
 
 func TestPeersOfSessions(t *testing.T) {
