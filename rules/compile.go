@@ -18,14 +18,25 @@ func Compile(s Shield) (Table, error) {
 			return Table{}, fmt.Errorf("guard device %q: nftables cannot name it", d)
 		}
 	}
-	t := Table{Name: TableName, Comment: "ntpveil shield, preset " + plain(s.Preset), Owner: s.Owner}
-	t.Sets = compileSets(s)
+	t := Table{Name: TableName, Comment: s.Comment(), Owner: s.Owner}
+	t.Sets = s.Sets()
 	for _, d := range s.Devices {
 		t.Chains = append(t.Chains, ingress(s, d))
 	}
 	t.Chains = append(t.Chains, prerouting(s), guard(s), postrouting(), leaving(s), input(), strangers6(s), strangers4(s), closed(s))
 	return t, nil
 }
+
+// SameFrame reports whether two shields are the same but for elements that run
+// out: whether their tables have the same sets, chains and rules.
+func (s Shield) SameFrame(o Shield) bool {
+	return s.Mode == o.Mode && s.Preset == o.Preset && s.Owner == o.Owner && s.LogGroup == o.LogGroup &&
+		slices.Equal(s.Devices, o.Devices) && slices.Equal(s.Allow, o.Allow) && slices.Equal(Widest(s.Trusted), Widest(o.Trusted)) &&
+		slices.Equal(hoodLengths(s.Hoods, true), hoodLengths(o.Hoods, true)) && slices.Equal(hoodLengths(s.Hoods, false), hoodLengths(o.Hoods, false))
+}
+
+// Comment is the comment of the shield's table.
+func (s Shield) Comment() string { return "ntpveil shield, preset " + plain(s.Preset) }
 
 // plain is text that nft can read back: it knows no escapes.
 func plain(s string) string {

@@ -11,7 +11,8 @@ import (
 
 var linkLocal = netip.MustParsePrefix("fe80::/10")
 
-func compileSets(s Shield) []Set {
+// Sets are the sets of the shield's table, with their elements.
+func (s Shield) Sets() []Set {
 	sets := []Set{
 		{Name: Exposed6, Kind: Addr6, Size: exposedSize, Timeout: true, Comment: "throw-away addresses under guard", Elements: exposedElements(s)},
 		{Name: Solicited6, Kind: Tuple6, Size: solicitedSize, Timeout: true, Comment: "server, port, our address, port: who may answer", Elements: solicitedElements(s, true)},

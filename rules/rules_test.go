@@ -175,6 +175,25 @@ func FuzzAdd(f *testing.F) {
 	})
 }
 
+// TestSameFrame agrees with the text.
+func TestSameFrame(t *testing.T) {
+	for name, change := range map[string]func(*Shield){
+		"nothing": func(*Shield) {}, "mode": func(s *Shield) { s.Mode = Observe }, "preset": func(s *Shield) { s.Preset = "x" },
+		"log group": func(s *Shield) { s.LogGroup = 6 }, "devices": func(s *Shield) { s.Devices = s.Devices[:1] },
+		"allow": func(s *Shield) { s.Allow = s.Allow[:1] }, "trusted": func(s *Shield) { s.Trusted = s.Trusted[:1] },
+		"inside trusted": func(s *Shield) { s.Trusted = append(prefixes("10.1.0.0/16"), s.Trusted...) },
+		"elements":       func(s *Shield) { s.Exposed, s.Solicited = nil, nil }, "deadlines": func(s *Shield) { s.Hoods[0].Until++ },
+		"a length more": func(s *Shield) { s.Hoods = append(s.Hoods, Hood{Prefix: prefixes("192.0.2.0/28")[0]}) },
+		"a length less": func(s *Shield) { s.Hoods = s.Hoods[:2] }, "a usual length less": func(s *Shield) { s.Hoods = s.Hoods[1:] },
+	} {
+		other := sample()
+		change(&other)
+		if same := compile(t, sample()).String() == compile(t, other).String(); sample().SameFrame(other) != same {
+			t.Errorf("%s: same text %v, SameFrame says otherwise", name, same)
+		}
+	}
+}
+
 func TestWidest(t *testing.T) {
 	got := Widest(prefixes("10.1.0.0/16", "10.0.0.0/8", "2001:db8::1/32", "10.0.0.0/8", "11.0.0.0/8", "::/0"))
 	if want := prefixes("10.0.0.0/8", "11.0.0.0/8", "::/0"); !slices.Equal(got, want) {

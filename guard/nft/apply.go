@@ -24,18 +24,19 @@ func (s *Shield) commit(b *batch) error {
 	return nil
 }
 
-// fits reports whether the table can become t: its comment, flags and the
-// definitions of sets never change.
-func (st *state) fits(t rules.Table) bool {
-	orphan := t.Owner && st.table.flags == ownerFlags&^0x2
+// fits reports whether the table can become that of a shield: its comment, flags
+// and the definitions of sets never change.
+func (st *state) fits(w rules.Shield) bool {
+	orphan := w.Owner && st.table.flags == ownerFlags&^0x2
 	want := uint32(0)
-	if t.Owner {
+	if w.Owner {
 		want = ownerFlags
 	}
-	if st.table.comment != t.Comment || st.table.flags != want && !orphan {
+	if st.table.comment != w.Comment() || st.table.flags != want && !orphan {
 		return false
 	}
-	return !slices.ContainsFunc(t.Sets, func(s rules.Set) bool {
+	w.Exposed, w.Solicited = nil, nil // it is about definitions only
+	return !slices.ContainsFunc(w.Sets(), func(s rules.Set) bool {
 		have := st.sets[s.Name]
 		return have != nil && (have.flags != setFlags(s) || have.datatype != datatypes[s.Kind] || have.size != s.Size || have.timeout != s.Default)
 	})
@@ -43,7 +44,11 @@ func (st *state) fits(t rules.Table) bool {
 
 // make puts the whole table up, in place of one that does not fit. The counts of
 // probes are taken over.
-func (s *Shield) make(now time.Duration, from rules.Shield, t rules.Table) error {
+func (s *Shield) make(now time.Duration, from rules.Shield) error {
+	t, err := rules.Compile(from)
+	if err != nil {
+		return err
+	}
 	if err := needDevices(s.netns, from.Devices); err != nil {
 		return err
 	}
@@ -72,7 +77,7 @@ func (s *Shield) make(now time.Duration, from rules.Shield, t rules.Table) error
 	if s.st.exists {
 		b.whole()
 	}
-	return s.putUp(from, t, b)
+	return s.putUp(from, b)
 }
 
 // frame adds sets, chains and rules but for the sets and chains that are there.
@@ -98,7 +103,7 @@ func (b *batch) frame(t rules.Table, hasSet, hasChain func(string) bool) error {
 }
 
 // putUp commits a batch that changes the frame, and reads everything back.
-func (s *Shield) putUp(from rules.Shield, t rules.Table, b *batch) error {
+func (s *Shield) putUp(from rules.Shield, b *batch) error {
 	gen := s.st.gen
 	n, err := s.conn.commit(b)
 	if err != nil {
@@ -112,46 +117,44 @@ func (s *Shield) putUp(from rules.Shield, t rules.Table, b *batch) error {
 	if st.gen != gen+uint32(n) {
 		return errors.New("verify table: somebody changed the rule sets at the same time")
 	}
-	from.Exposed, from.Solicited, from.Hoods = nil, nil, nil
-	s.st, s.frame = st, frame{text: t.String(), mark: st.mark, static: from}
+	from.Exposed, from.Solicited = nil, nil
+	from.Devices, from.Allow, from.Trusted = slices.Clone(from.Devices), slices.Clone(from.Allow), slices.Clone(from.Trusted)
+	s.st, s.frame = st, frame{shield: from, mark: st.mark}
 	return nil
 }
 
-// apply makes the table t, which it fits: frame and elements. Where shrink is set
-// it removes elements, otherwise it adds and renews them.
-func (s *Shield) apply(now time.Duration, from rules.Shield, t rules.Table, shrink bool) error {
-	if err := s.adopt(t); err != nil {
-		return err
-	}
-	b := &batch{}
-	changed := !s.ours() || s.frame.text != t.String() || slices.ContainsFunc(t.Sets, func(set rules.Set) bool {
+// apply makes the table, which fits, that of a shield: frame and elements. Where
+// shrink is set it removes elements, otherwise it adds and renews them.
+func (s *Shield) apply(now time.Duration, w rules.Shield, shrink bool) error {
+	sets := w.Sets()
+	changed := !s.ours() || !w.SameFrame(s.frame.shield) || slices.ContainsFunc(sets, func(set rules.Set) bool {
 		return set.Interval && !s.st.sets[set.Name].same(set)
 	})
+	b := &batch{}
 	if changed {
-		if err := s.replace(b, from, t); err != nil {
+		if err := s.replace(b, w); err != nil {
 			return err
 		}
 	}
 	touched := map[string][]element{}
-	for _, set := range t.Sets {
-		list := s.missing(now, set, s.st.sets[set.Name])
+	for _, set := range sets {
 		if shrink {
-			list = s.surplus(set)
-			b.remove(set.Name, list)
+			touched[set.Name] = s.surplus(set)
+			b.remove(set.Name, touched[set.Name])
 		} else {
-			s.insert(b, set, list)
+			touched[set.Name] = s.missing(now, set, s.st.sets[set.Name])
+			s.insert(b, set, touched[set.Name])
 		}
-		touched[set.Name] = list
 	}
 	switch {
 	case changed:
-		return s.putUp(from, t, b)
+		return s.putUp(w, b)
 	case len(b.msgs) == 0:
 		return nil
 	case shrink:
 		return s.forget(b, touched)
 	}
-	return s.verify(now, t, b, touched)
+	return s.verify(now, b, touched)
 }
 
 // adopt makes an orphan ours again: a table whose owner is gone. The kernel allows
@@ -172,7 +175,14 @@ func (s *Shield) adopt(t rules.Table) error {
 
 // replace changes the frame. Sets that stay keep their elements; chains that
 // stay keep their hook, so that no packet passes between two of them.
-func (s *Shield) replace(b *batch, from rules.Shield, t rules.Table) error {
+func (s *Shield) replace(b *batch, from rules.Shield) error {
+	t, err := rules.Compile(from)
+	if err != nil {
+		return err
+	}
+	if err := s.adopt(t); err != nil {
+		return err
+	}
 	intact := s.ours()
 	isChain := func(name string) bool {
 		return slices.ContainsFunc(t.Chains, func(c rules.Chain) bool { return c.Name == name })
@@ -203,7 +213,7 @@ func (s *Shield) replace(b *batch, from rules.Shield, t rules.Table) error {
 	if err := needDevices(s.netns, devices); err != nil {
 		return err
 	}
-	err := b.frame(t, func(set string) bool { return s.st.sets[set] != nil }, func(chain string) bool { return slices.Contains(stays, chain) })
+	err = b.frame(t, func(set string) bool { return s.st.sets[set] != nil }, func(chain string) bool { return slices.Contains(stays, chain) })
 	for _, set := range t.Sets {
 		if have := s.st.sets[set.Name]; set.Interval && !have.same(set) {
 			if have != nil {
@@ -230,7 +240,7 @@ func (s *Shield) missing(now time.Duration, set rules.Set, have *setState) []ele
 	if have != nil && set.Interval {
 		return nil
 	}
-	latest := make(map[string]int, len(set.Elements))
+	latest := map[string]int{}
 	var out []element
 	for _, e := range set.Elements {
 		n := element{key: e.Key, end: e.End, comment: e.Comment}
@@ -358,25 +368,24 @@ func (s *Shield) settle(n int) error {
 }
 
 // verify commits additions and reads them back.
-func (s *Shield) verify(now time.Duration, t rules.Table, b *batch, touched map[string][]element) error {
+func (s *Shield) verify(now time.Duration, b *batch, touched map[string][]element) error {
 	n, err := s.conn.commit(b)
 	if err != nil {
 		return s.giveUp(err)
 	}
 	again, left := &batch{}, map[string][]element{}
-	for _, set := range t.Sets {
-		if err := s.readBack(set.Name, touched[set.Name]); err != nil {
+	for set, list := range touched {
+		if err := s.readBack(set, list); err != nil {
 			return s.giveUp(err)
 		}
-		late := s.unrenewed(now, set.Name, touched[set.Name])
-		again.renew(set.Name, late)
-		left[set.Name] = late
+		left[set] = s.unrenewed(now, set, list)
+		again.renew(set, left[set])
 	}
 	if err := s.settle(n); err != nil || s.st == nil || len(again.msgs) == 0 || s.renewByReplacing {
 		return err
 	}
 	s.renewByReplacing = true
-	return s.verify(now, t, again, left)
+	return s.verify(now, again, left)
 }
 
 // unrenewed are the elements whose deadline stayed nearer to where it was than to

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/google/nftables/expr"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"ntpveil/rules"
@@ -14,7 +13,7 @@ import (
 // message is one change in a transaction.
 type message struct {
 	typ   uint16
-	flags netlink.HeaderFlags
+	flags uint16
 	label string // what it does, for errors
 	cut   bool   // a new transaction may begin with it
 	data  attrs
@@ -26,7 +25,7 @@ type batch struct {
 	setID uint32
 }
 
-func (b *batch) add(typ uint16, flags netlink.HeaderFlags, label string, data attrs) *message {
+func (b *batch) add(typ uint16, flags uint16, label string, data attrs) *message {
 	b.msgs = append(b.msgs, message{typ: typ, flags: flags, label: label, data: data})
 	return &b.msgs[len(b.msgs)-1]
 }
@@ -41,7 +40,7 @@ func (b *batch) table(t rules.Table) {
 	if t.Owner {
 		flags, label = ownerFlags, "make table with flags owner and persist (Linux 6.9)"
 	}
-	b.add(unix.NFT_MSG_NEWTABLE, netlink.Create, label, ours().
+	b.add(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, label, ours().
 		u32(unix.NFTA_TABLE_FLAGS, flags).bytes(6 /* NFTA_TABLE_USERDATA */, userData(0, t.Comment)))
 }
 
@@ -70,7 +69,7 @@ func (b *batch) chain(c rules.Chain) {
 		}
 		a = a.nest(unix.NFTA_CHAIN_HOOK, hook).u32(unix.NFTA_CHAIN_POLICY, 1 /* NF_ACCEPT */).text(unix.NFTA_CHAIN_TYPE, "filter")
 	}
-	b.add(unix.NFT_MSG_NEWCHAIN, netlink.Create, label, a)
+	b.add(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, label, a)
 }
 
 // datatypes are nft's own numbers of what a key is, six bits each, and lengths.
@@ -108,7 +107,7 @@ func (b *batch) set(s rules.Set) {
 	if s.Counter {
 		a = a.nest(17 /* NFTA_SET_EXPR */, attrs(nil).text(unix.NFTA_EXPR_NAME, "counter").nest(unix.NFTA_EXPR_DATA, nil))
 	}
-	b.add(unix.NFT_MSG_NEWSET, netlink.Create, "make set "+s.Name, a.bytes(unix.NFTA_SET_USERDATA, userData(setComment, s.Comment)))
+	b.add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, "make set "+s.Name, a.bytes(unix.NFTA_SET_USERDATA, userData(setComment, s.Comment)))
 }
 
 const setComment = 7 // NFTNL_UDATA_SET_COMMENT
@@ -123,8 +122,8 @@ func (b *batch) anonymous(f rules.Field, values []uint16) uint32 {
 	a := ours().text(unix.NFTA_SET_NAME, anonymousName).u32(unix.NFTA_SET_FLAGS, unix.NFT_SET_ANONYMOUS|unix.NFT_SET_CONSTANT).
 		u32(unix.NFTA_SET_KEY_TYPE, fieldType[f]).u32(unix.NFTA_SET_KEY_LEN, uint32(f.Bits()/8)).u32(unix.NFTA_SET_ID, b.setID).
 		nest(unix.NFTA_SET_DESC, attrs(nil).u32(unix.NFTA_SET_DESC_SIZE, uint32(len(values))))
-	b.add(unix.NFT_MSG_NEWSET, netlink.Create, "make set of a rule", a)
-	b.add(unix.NFT_MSG_NEWSETELEM, netlink.Create, "fill set of a rule", ours().text(unix.NFTA_SET_ELEM_LIST_SET, anonymousName).
+	b.add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, "make set of a rule", a)
+	b.add(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, "fill set of a rule", ours().text(unix.NFTA_SET_ELEM_LIST_SET, anonymousName).
 		u32(unix.NFTA_SET_ELEM_LIST_SET_ID, b.setID).nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS, list))
 	return b.setID
 }
@@ -146,7 +145,7 @@ func (b *batch) rule(chain string, r rules.Rule) error {
 			list = list.nest(unix.NFTA_LIST_ELEM, data)
 		}
 	}
-	b.add(unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append, "add rule to chain "+chain, ours().text(unix.NFTA_RULE_CHAIN, chain).
+	b.add(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, "add rule to chain "+chain, ours().text(unix.NFTA_RULE_CHAIN, chain).
 		nest(unix.NFTA_RULE_EXPRESSIONS, list).bytes(unix.NFTA_RULE_USERDATA, userData(0, r.Comment)))
 	return nil
 }
@@ -173,7 +172,7 @@ func (b *batch) elements(typ uint16, set string, interval bool, list []element) 
 		for _, e := range list[:n] {
 			a = e.append(a, interval)
 		}
-		b.add(typ, netlink.Create, verb+set, ours().text(unix.NFTA_SET_ELEM_LIST_SET, set).nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS, a)).cut = true
+		b.add(typ, unix.NLM_F_CREATE, verb+set, ours().text(unix.NFTA_SET_ELEM_LIST_SET, set).nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS, a)).cut = true
 		list = list[n:]
 	}
 }

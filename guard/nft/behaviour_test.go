@@ -417,18 +417,3 @@ func TestBurst(t *testing.T) {
 	cancel()
 	must(t, <-done)
 }
-
-func BenchmarkExposure(b *testing.B) {
-	k := newKernel(b)
-	s := k.open(b)
-	w := wish()
-	must(b, s.Grow(mono(), w))
-	for b.Loop() {
-		now := mono()
-		w.Exposed = append(w.Exposed[:min(len(w.Exposed), 300)], rules.Exposed{Addr: addr(b.N%15000 + len(w.Exposed)), Until: now + time.Hour})
-		w.Solicited[1].Our = netip.AddrPortFrom(addr(3), uint16(1024+len(w.Exposed)))
-		must(b, s.Grow(now, w))
-		_, err := s.Seen(now)
-		must(b, err)
-	}
-}

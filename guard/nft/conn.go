@@ -3,89 +3,68 @@ package nft
 import (
 	"errors"
 	"fmt"
-	"os"
-	"time"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
-const (
-	bufferSize = 8 << 20
-	// A transaction of a batch is kept below the default send buffer of 212992
-	// bytes, which is all that one gets in a user namespace.
-	batchSize = 128 << 10
-	// The kernel answers within the system call; waiting longer means that an
-	// answer was lost.
-	answerWithin = 5 * time.Second
-)
+// A transaction of a batch is kept below the default send buffer of 212992
+// bytes, which is all that one gets in a user namespace.
+const batchSize = 128 << 10
 
-// conn is one netlink socket that is kept open: the kernel knows the owner of a
-// table by it.
+// conn asks and changes by one socket that is kept open: the kernel knows the
+// owner of a table by it.
 type conn struct {
-	nl *netlink.Conn
+	*socket
+	out []byte
 }
 
 func dial(netns int) (*conn, error) {
-	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: netns})
+	s, err := openSocket(netns)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	if err := errors.Join(nl.SetReadBuffer(bufferSize), nl.SetWriteBuffer(bufferSize)); err != nil {
-		nl.Close()
-		return nil, fmt.Errorf("set netlink buffers: %w", err)
-	}
-	return &conn{nl: nl}, nil
+	return &conn{socket: s}, nil
 }
 
-func (c *conn) close() error { return c.nl.Close() }
-
-// header is what begins every message of netfilter: family inet and version 0.
+// header is what begins every message of netfilter: a family and version 0.
 func header(family byte) []byte { return []byte{family, unix.NFNETLINK_V0, 0, 0} }
 
-func nftType(typ uint16) netlink.HeaderType {
-	return netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | typ)
+func nftType(typ uint16) uint16 { return unix.NFNL_SUBSYS_NFTABLES<<8 | typ }
+
+// list asks for a list, and hands over the attributes of each thing on it.
+func (c *conn) list(typ uint16, a attrs, each func([]byte)) error {
+	return c.ask(typ, unix.NLM_F_DUMP, a, each)
 }
 
-// dump asks for a list, or for one thing if all is false.
-func (c *conn) dump(typ uint16, all bool, a attrs) ([]netlink.Message, error) {
-	flags := netlink.Request
-	if all {
-		flags |= netlink.Dump
-	}
-	if err := c.nl.SetReadDeadline(time.Now().Add(answerWithin)); err != nil {
-		return nil, err
-	}
-	return c.nl.Execute(netlink.Message{
-		Header: netlink.Header{Type: nftType(typ), Flags: flags}, Data: append(header(unix.NFPROTO_INET), a...),
-	})
+// get asks for one thing, or several that are named.
+func (c *conn) get(typ uint16, a attrs, each func([]byte)) error {
+	return c.ask(typ, unix.NLM_F_ACK, a, each)
 }
 
-// several asks for several things at once, each answered by a message of its
-// own; the acknowledgement ends them.
-func (c *conn) several(typ uint16, a attrs) ([]netlink.Message, error) {
-	if err := c.nl.SetReadDeadline(time.Now().Add(answerWithin)); err != nil {
-		return nil, err
+func (c *conn) ask(typ, flags uint16, a attrs, each func([]byte)) error {
+	var seq uint32
+	c.out, seq = c.append(c.out[:0], nftType(typ), flags, header(unix.NFPROTO_INET), a)
+	if err := c.send(c.out); err != nil {
+		return err
 	}
-	if _, err := c.nl.Send(netlink.Message{
-		Header: netlink.Header{Type: nftType(typ), Flags: netlink.Request | netlink.Acknowledge},
-		Data:   append(header(unix.NFPROTO_INET), a...),
-	}); err != nil {
-		return nil, err
-	}
-	var out []netlink.Message
-	for {
-		got, err := c.nl.Receive()
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range got {
-			if m.Header.Type == netlink.Error {
-				return out, nil
+	var result error
+	for over := false; !over; {
+		err := c.receive(func(h heard) {
+			switch {
+			case h.seq != seq:
+			case h.typ == unix.NLMSG_DONE || h.typ == unix.NLMSG_ERROR:
+				over, result = true, errors.Join(result, h.result())
+			case h.flags&unix.NLM_F_DUMP_INTR != 0:
+				result = unix.EINTR
+			default:
+				each(body(h.data))
 			}
-			out = append(out, m)
+		})
+		if err != nil {
+			return err
 		}
 	}
+	return result
 }
 
 // commit sends a batch, as one transaction where it fits and otherwise cut
@@ -106,73 +85,69 @@ func (c *conn) commit(b *batch) (int, error) {
 	return n, nil
 }
 
-// transact sends one transaction and waits for its end: the acknowledgement of
-// the last message, or an error. The kernel answers in the order of the messages.
+// transact sends one transaction and waits for its end.
 func (c *conn) transact(msgs []message) error {
-	marker := func(typ netlink.HeaderType) netlink.Message {
-		return netlink.Message{Header: netlink.Header{Type: typ, Flags: netlink.Request}, Data: []byte{0, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES}}
-	}
-	out := []netlink.Message{marker(unix.NFNL_MSG_BATCH_BEGIN)}
+	marker := []byte{0, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES}
+	var first, last uint32
+	c.out, first = c.append(c.out[:0], unix.NFNL_MSG_BATCH_BEGIN, 0, marker)
 	for i, m := range msgs {
-		flags := netlink.Request | m.flags
+		flags := m.flags
 		if i == len(msgs)-1 {
-			flags |= netlink.Acknowledge
+			flags |= unix.NLM_F_ACK
 		}
-		out = append(out, netlink.Message{Header: netlink.Header{Type: nftType(m.typ), Flags: flags}, Data: append(header(unix.NFPROTO_INET), m.data...)})
+		c.out, last = c.append(c.out, nftType(m.typ), flags, header(unix.NFPROTO_INET), m.data)
 	}
-	out = append(out, marker(unix.NFNL_MSG_BATCH_END))
-	if err := c.nl.SetReadDeadline(time.Now().Add(answerWithin)); err != nil {
-		return err
-	}
-	sent, err := c.nl.SendMessages(out)
-	if err != nil {
+	c.out, _ = c.append(c.out, unix.NFNL_MSG_BATCH_END, 0, marker)
+	if err := c.send(c.out); err != nil {
 		return fmt.Errorf("send transaction: %w", explain(err))
 	}
-	return c.await(msgs, sent)
+	return c.await(msgs, first, last)
 }
 
-func (c *conn) await(msgs []message, sent []netlink.Message) error {
-	last := sent[len(sent)-2].Header.Sequence
-	for {
-		got, err := c.nl.Receive()
-		var op *netlink.OpError
-		if errors.As(err, &op) {
-			for i, m := range msgs {
-				if op.Sequence != 0 && sent[i+1].Header.Sequence == op.Sequence {
-					return fmt.Errorf("%s: %w", m.label, explain(err))
-				}
+// await waits for the end of a transaction: the acknowledgement of its last
+// message, or the error of any, of which the first counts. Errors of the whole
+// come with the number of the message that begins it.
+func (c *conn) await(msgs []message, first, last uint32) error {
+	var result error
+	for over := false; !over; {
+		err := c.receive(func(h heard) {
+			if h.typ != unix.NLMSG_ERROR || h.seq < first || h.seq > last {
+				return
 			}
-		}
+			over = h.seq == last || h.result() != nil
+			if err := h.result(); err != nil && result == nil {
+				label := "change table"
+				if i := int(h.seq - first - 1); i >= 0 && i < len(msgs) {
+					label = msgs[i].label
+				}
+				result = fmt.Errorf("%s: %w", label, explain(err))
+			}
+		})
 		if err != nil {
 			return fmt.Errorf("change table: %w", explain(err))
 		}
-		for _, m := range got {
-			if m.Header.Type == netlink.Error && m.Header.Sequence == last {
-				return nil
-			}
-		}
 	}
+	return result
 }
 
 // Errors that callers may test for with errors.Is; each wraps the kernel's own.
 var (
-	ErrFull      = errors.New("the set is full")
-	ErrDenied    = errors.New("not permitted: CAP_NET_ADMIN is missing, or the table belongs to another process")
-	ErrOverrun   = errors.New("the netlink buffer overran")
-	ErrUnable    = errors.New("this kernel cannot do it")
-	ErrNoAnswer  = errors.New("the kernel's answer was lost")
-	ErrNoDevice  = errors.New("no such device")
-	explanations = map[error]error{
+	ErrFull     = errors.New("the set is full")
+	ErrDenied   = errors.New("not permitted: CAP_NET_ADMIN is missing, or the table belongs to another process")
+	ErrOverrun  = errors.New("the netlink buffer overran")
+	ErrUnable   = errors.New("this kernel cannot do it")
+	ErrNoAnswer = errors.New("the kernel's answer was lost")
+	ErrNoDevice = errors.New("no such device")
+
+	explanations = map[unix.Errno]error{
 		unix.ENFILE: ErrFull, unix.EPERM: ErrDenied, unix.ENOBUFS: ErrOverrun, unix.EOPNOTSUPP: ErrUnable,
-		os.ErrDeadlineExceeded: ErrNoAnswer,
 	}
 )
 
 func explain(err error) error {
-	for cause, say := range explanations {
-		if errors.Is(err, cause) {
-			return fmt.Errorf("%w: %w", say, err)
-		}
+	var code unix.Errno
+	if errors.As(err, &code) && explanations[code] != nil {
+		return fmt.Errorf("%w: %w", explanations[code], err)
 	}
 	return err
 }

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -51,7 +50,7 @@ type elementSeen struct {
 }
 
 // body is a message without the header of netfilter.
-func body(m netlink.Message) []byte { return m.Data[min(4, len(m.Data)):] }
+func body(data []byte) []byte { return data[min(4, len(data)):] }
 
 func decodeTable(b []byte) (t tableSeen) {
 	for typ, data := range each(b) {

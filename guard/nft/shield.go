@@ -30,9 +30,8 @@ type Shield struct {
 
 // frame is what we put up and read back, nobody else being at work meanwhile.
 type frame struct {
-	text   string // empty: none yet
+	shield rules.Shield // what it was made from; mode Off: there is none yet
 	mark   [32]byte
-	static rules.Shield // without elements
 }
 
 // Open opens the table of a network namespace, given by a file descriptor; 0 is the
@@ -51,7 +50,7 @@ func (s *Shield) dial() error {
 		return err
 	}
 	s.conn, s.st = c, nil
-	s.ports.used(c.nl.PID())
+	s.ports.used(c.port)
 	return nil
 }
 
@@ -117,7 +116,7 @@ func (s *Shield) lookAtChains(now time.Duration) error {
 
 // ours reports whether the frame in force is the one that we put up.
 func (s *Shield) ours() bool {
-	return s.st.exists && s.frame.text != "" && s.st.mark == s.frame.mark
+	return s.st.exists && s.frame.shield.Mode != rules.Off && s.st.mark == s.frame.mark
 }
 
 // Grow adds what want has and the kernel lacks. Its errors can be told apart by
@@ -140,12 +139,8 @@ func (s *Shield) grow(now time.Duration, want rules.Shield) error {
 	union.Devices = merged(want.Devices, s.st.devices())
 	union.Trusted = rules.Widest(slices.Concat(want.Trusted, have.Trusted))
 	union.Hoods = slices.Concat(want.Hoods, have.Hoods)
-	t, err := rules.Compile(union)
-	if err != nil {
-		return err
-	}
-	if s.st.exists && s.st.fits(t) {
-		return s.apply(now, union, t, false)
+	if s.st.exists && s.st.fits(union) {
+		return s.apply(now, union, false)
 	}
 	// Made anew, with everything that is in it; the chain of a device that is
 	// wanted no longer would be refused if the device is gone.
@@ -153,10 +148,7 @@ func (s *Shield) grow(now time.Duration, want rules.Shield) error {
 	union.Devices = want.Devices
 	union.Exposed = slices.Concat(want.Exposed, have.Exposed)
 	union.Solicited = slices.Concat(want.Solicited, have.Solicited)
-	if t, err = rules.Compile(union); err != nil {
-		return err
-	}
-	return s.make(now, union, t)
+	return s.make(now, union)
 }
 
 // merged is the sorted union.
@@ -187,11 +179,7 @@ func (s *Shield) shrink(now time.Duration, want rules.Shield) error {
 	}
 	here := s.st.devices()
 	want.Devices = slices.DeleteFunc(slices.Clone(want.Devices), func(d string) bool { return !slices.Contains(here, d) })
-	t, err := rules.Compile(want)
-	if err != nil {
-		return err
-	}
-	return s.apply(now, want, t, true)
+	return s.apply(now, want, true)
 }
 
 // Seen is what is in force.
@@ -220,7 +208,7 @@ func (s *Shield) Seen(now time.Duration) (rules.Shield, error) {
 		out.Mode, out.Trusted = rules.Observe, nil
 		return out, nil
 	}
-	f := s.frame.static
+	f := s.frame.shield
 	out.Mode, out.Preset, out.LogGroup, out.Allow = f.Mode, f.Preset, f.LogGroup, slices.Clone(f.Allow)
 	out.Owner, out.Devices = s.st.table.flags == ownerFlags, s.st.devices()
 	return out, nil

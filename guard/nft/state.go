@@ -49,16 +49,11 @@ func (c clock) now() time.Duration { return c.mono + time.Since(c.at) }
 
 // generation asks for the number of transactions so far.
 func (c *conn) generation() (uint32, error) {
-	got, err := c.dump(unix.NFT_MSG_GETGEN, false, nil)
-	if err != nil {
+	var g generation
+	if err := c.get(unix.NFT_MSG_GETGEN, nil, func(b []byte) { g = decodeGeneration(b) }); err != nil {
 		return 0, fmt.Errorf("read generation: %w", explain(err))
 	}
-	for _, m := range got {
-		if m.Header.Type == nftType(unix.NFT_MSG_NEWGEN) {
-			return decodeGeneration(body(m)).id, nil
-		}
-	}
-	return 0, fmt.Errorf("read generation: %w", ErrNoAnswer)
+	return g.id, nil
 }
 
 // readAttempts bounds how often a table is read that changes meanwhile.
@@ -92,15 +87,12 @@ func (c *conn) read(at clock) (*state, error) {
 
 func (c *conn) readOnce(at clock) (*state, error) {
 	st := &state{sets: map[string]*setState{}}
-	got, err := c.dump(unix.NFT_MSG_GETTABLE, false, ours())
+	err := c.get(unix.NFT_MSG_GETTABLE, ours(), func(b []byte) { st.table, st.exists = decodeTable(b), true })
 	if errors.Is(err, unix.ENOENT) {
 		return st, nil
 	}
 	if err != nil {
 		return nil, err
-	}
-	for _, m := range got {
-		st.table, st.exists = decodeTable(body(m)), true
 	}
 	if err := c.readFrame(st); err != nil {
 		return nil, err
@@ -118,32 +110,27 @@ func (c *conn) readOnce(at clock) (*state, error) {
 // readFrame reads sets, chains and rules, without elements.
 func (c *conn) readFrame(st *state) error {
 	sum := sha256.New()
-	got, err := c.dump(unix.NFT_MSG_GETSET, true, ours())
+	err := c.list(unix.NFT_MSG_GETSET, ours(), func(b []byte) {
+		s := decodeSet(b)
+		if s.flags&unix.NFT_SET_ANONYMOUS == 0 {
+			st.sets[s.name] = &setState{setSeen: s}
+		}
+		fmt.Fprintf(sum, "set %+v\n", s)
+	})
+	if err == nil {
+		st.chains, err = c.readChains()
+	}
 	if err != nil {
 		return err
 	}
-	for _, m := range got {
-		s := decodeSet(body(m))
-		if s.flags&unix.NFT_SET_ANONYMOUS == 0 {
-			old := st.sets[s.name]
-			st.sets[s.name] = &setState{setSeen: s}
-			if old != nil {
-				st.sets[s.name].elems = old.elems
-			}
-		}
-		fmt.Fprintf(sum, "set %+v\n", s)
-	}
-	if st.chains, err = c.readChains(); err != nil {
-		return err
-	}
 	fmt.Fprintf(sum, "table %d %d\nchains %+v\n", st.table.handle, st.table.flags, st.chains)
-	if got, err = c.dump(unix.NFT_MSG_GETRULE, true, ours()); err != nil {
-		return err
-	}
-	for _, m := range got {
-		if table, chain, handle := decodeRule(body(m)); table == rules.TableName {
+	err = c.list(unix.NFT_MSG_GETRULE, ours(), func(b []byte) {
+		if table, chain, handle := decodeRule(b); table == rules.TableName {
 			fmt.Fprintf(sum, "rule %s %d\n", chain, handle)
 		}
+	})
+	if err != nil {
+		return err
 	}
 	sum.Sum(st.mark[:0])
 	return nil
@@ -151,30 +138,22 @@ func (c *conn) readFrame(st *state) error {
 
 // readChains reads the chains of our table; the kernel lists those of every inet table.
 func (c *conn) readChains() ([]chainSeen, error) {
-	got, err := c.dump(unix.NFT_MSG_GETCHAIN, true, nil)
-	if err != nil {
-		return nil, err
-	}
 	var out []chainSeen
-	for _, m := range got {
-		if ch := decodeChain(body(m)); ch.table == rules.TableName {
+	err := c.list(unix.NFT_MSG_GETCHAIN, nil, func(b []byte) {
+		if ch := decodeChain(b); ch.table == rules.TableName {
 			out = append(out, ch)
 		}
-	}
-	return out, nil
+	})
+	return out, err
 }
 
 func (c *conn) readSet(at clock, set string) (map[string]elementHeld, error) {
 	now := at.now()
-	got, err := c.dump(unix.NFT_MSG_GETSETELEM, true, ours().text(unix.NFTA_SET_ELEM_LIST_SET, set))
-	if err != nil {
-		return nil, err
-	}
 	var list []elementSeen
-	for _, m := range got {
-		list = append(list, decodeElements(body(m))...)
-	}
-	return held(now, list), nil
+	err := c.list(unix.NFT_MSG_GETSETELEM, ours().text(unix.NFTA_SET_ELEM_LIST_SET, set), func(b []byte) {
+		list = append(list, decodeElements(b)...)
+	})
+	return held(now, list), err
 }
 
 // readElements reads single elements; a missing one is ENOENT.
@@ -184,15 +163,11 @@ func (c *conn) readElements(at clock, set string, elems []element) (map[string]e
 	for _, e := range elems {
 		a = a.nest(unix.NFTA_LIST_ELEM, key(e.key))
 	}
-	got, err := c.several(unix.NFT_MSG_GETSETELEM, ours().text(unix.NFTA_SET_ELEM_LIST_SET, set).nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS, a))
-	if err != nil {
-		return nil, err
-	}
 	var list []elementSeen
-	for _, m := range got {
-		list = append(list, decodeElements(body(m))...)
-	}
-	return held(now, list), nil
+	err := c.get(unix.NFT_MSG_GETSETELEM, ours().text(unix.NFTA_SET_ELEM_LIST_SET, set).nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS, a), func(b []byte) {
+		list = append(list, decodeElements(b)...)
+	})
+	return held(now, list), err
 }
 
 // held turns elements that were read into those held, and pairs the ends of intervals.

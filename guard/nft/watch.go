@@ -65,11 +65,11 @@ func (s *Shield) follow(nl *netlink.Conn, lost func(culprit string)) error {
 			return err
 		}
 		for _, m := range got {
-			kind, about := decodeNotice(m)
+			kind, about := decodeNotice(uint16(m.Header.Type), m.Data)
 			switch {
 			case kind == unix.NFT_MSG_NEWGEN:
 				if foreign {
-					lost(decodeGeneration(body(m)).culprit())
+					lost(decodeGeneration(body(m.Data)).culprit())
 				}
 				foreign = false
 			case about && !s.ports.has(m.Header.PID):
@@ -82,15 +82,15 @@ func (s *Shield) follow(nl *netlink.Conn, lost func(culprit string)) error {
 // decodeNotice is what a message of the kernel's to all listeners is, and whether it
 // is about our table: every message but that of the generation begins with the
 // name of its table.
-func decodeNotice(m netlink.Message) (kind uint16, about bool) {
-	if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.Data) < 4 {
+func decodeNotice(typ uint16, data []byte) (kind uint16, about bool) {
+	if typ>>8 != unix.NFNL_SUBSYS_NFTABLES || len(data) < 4 {
 		return 0, false
 	}
-	kind = uint16(m.Header.Type & 0xff)
-	if kind == unix.NFT_MSG_NEWGEN || m.Data[0] != unix.NFPROTO_INET {
+	kind = typ & 0xff
+	if kind == unix.NFT_MSG_NEWGEN || data[0] != unix.NFPROTO_INET {
 		return kind, false
 	}
-	for typ, data := range each(body(m)) {
+	for typ, data := range each(body(data)) {
 		if typ == 1 {
 			return kind, textOf(data) == rules.TableName
 		}

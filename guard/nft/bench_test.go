@@ -1,0 +1,60 @@
+package nft
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"ntpveil/rules"
+)
+
+// crowded is a shield with a day's exposures.
+func crowded(b *testing.B, n int) (*kernel, *Shield, rules.Shield) {
+	k := newKernel(b)
+	s := k.open(b)
+	w := wish()
+	w.Exposed = nil
+	for i := range n {
+		w.Exposed = append(w.Exposed, rules.Exposed{Addr: addr(i), Until: mono() + 24*time.Hour})
+	}
+	must(b, s.Grow(mono(), w))
+	return k, s, w
+}
+
+// BenchmarkExposure puts one exposure in force: address and tuple, read back.
+func BenchmarkExposure(b *testing.B) {
+	for _, n := range []int{10, 300, 8000} {
+		b.Run(fmt.Sprintf("of=%d", n), func(b *testing.B) {
+			_, s, w := crowded(b, n)
+			for i := 0; b.Loop(); i++ {
+				now := mono()
+				w.Exposed[n-1] = rules.Exposed{Addr: addr(n + i%5000), Until: now + time.Hour}
+				w.Solicited[1] = rules.Solicited{Server: w.Solicited[1].Server, Our: netip.AddrPortFrom(addr(1), uint16(1024+i%500)), Until: now + time.Minute}
+				must(b, s.Grow(now, w))
+			}
+		})
+	}
+}
+
+func BenchmarkSeen(b *testing.B) {
+	for _, n := range []int{10, 300, 8000} {
+		b.Run(fmt.Sprintf("of=%d", n), func(b *testing.B) {
+			_, s, _ := crowded(b, n)
+			for b.Loop() {
+				_, err := s.Seen(mono())
+				must(b, err)
+			}
+		})
+	}
+}
+
+// BenchmarkNft is the same exposure by running nft, for comparison; it does not
+// read back.
+func BenchmarkNft(b *testing.B) {
+	k, _, _ := crowded(b, 300)
+	for i := 0; b.Loop(); i++ {
+		k.nft(b, fmt.Sprintf("add element inet ntpveil exposed6 { %s timeout 1h }\nadd element inet ntpveil solicited6 { 2001:db8::1 . 123 . %s . 4000 timeout 1s }\n",
+			addr(400+i%5000), addr(400+i%5000)), "-f", "-")
+	}
+}
