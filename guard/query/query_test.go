@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,7 +16,7 @@ import (
 )
 
 // fakeServer answers each request with the datagrams that reply makes of it.
-func fakeServer(t *testing.T, reply func(req []byte) [][]byte) netip.AddrPort {
+func fakeServer(t testing.TB, reply func(req []byte) [][]byte) netip.AddrPort {
 	t.Helper()
 	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
 	if err != nil {
@@ -210,17 +212,19 @@ func TestPortInUse(t *testing.T) {
 // FuzzAnswer: whatever a server sends with the right origin, no panic, and no
 // sample with a field out of bounds.
 func FuzzAnswer(f *testing.F) {
-	req := make([]byte, 48)
-	f.Add(honest(req, 0))
+	var answer atomic.Pointer[[]byte]
+	to := fakeServer(f, func(req []byte) [][]byte {
+		b := slices.Clone(*answer.Load())
+		if len(b) >= 32 {
+			copy(b[24:32], req[40:48])
+		}
+		return [][]byte{b}
+	})
+	f.Add(honest(make([]byte, 48), 0))
 	f.Add(make([]byte, 48))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		to := fakeServer(t, func(req []byte) [][]byte {
-			if len(b) >= 32 {
-				copy(b[24:32], req[40:48])
-			}
-			return [][]byte{b}
-		})
+		answer.Store(&b)
 		ev := once(t, to, 10*time.Millisecond)
 		if ev.Err != nil || ev.Kiss != "" {
 			return
