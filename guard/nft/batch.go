@@ -2,6 +2,7 @@ package nft
 
 import (
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/google/nftables/expr"
@@ -23,6 +24,27 @@ type message struct {
 type batch struct {
 	msgs  []message
 	setID uint32
+}
+
+// A transaction of a batch is kept below the default send buffer of 212992
+// bytes, which is all that one gets in a user namespace.
+const batchSize = 128 << 10
+
+// transactions cuts a batch that is too large for one, where it may be cut.
+func (b *batch) transactions() iter.Seq[[]message] {
+	return func(yield func([]message) bool) {
+		for rest := b.msgs; len(rest) > 0; {
+			n, size := 0, 0
+			for n < len(rest) && (n == 0 || !rest[n].cut || size+len(rest[n].data) <= batchSize) {
+				size += len(rest[n].data)
+				n++
+			}
+			if !yield(rest[:n]) {
+				return
+			}
+			rest = rest[n:]
+		}
+	}
 }
 
 func (b *batch) add(typ uint16, flags uint16, label string, data attrs) *message {

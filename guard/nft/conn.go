@@ -7,10 +7,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A transaction of a batch is kept below the default send buffer of 212992
-// bytes, which is all that one gets in a user namespace.
-const batchSize = 128 << 10
-
 // conn asks and changes by one socket that is kept open: the kernel knows the
 // owner of a table by it.
 type conn struct {
@@ -67,20 +63,14 @@ func (c *conn) ask(typ, flags uint16, a attrs, each func([]byte)) error {
 	return result
 }
 
-// commit sends a batch, as one transaction where it fits and otherwise cut
-// where it may be, and returns how many transactions it took.
+// commit sends a batch and returns how many transactions it took.
 func (c *conn) commit(b *batch) (int, error) {
 	n := 0
-	for rest := b.msgs; len(rest) > 0; n++ {
-		i, size := 0, 0
-		for i < len(rest) && (!rest[i].cut || size+len(rest[i].data) <= batchSize) {
-			size += len(rest[i].data)
-			i++
-		}
-		if err := c.transact(rest[:i]); err != nil {
+	for part := range b.transactions() {
+		if err := c.transact(part); err != nil {
 			return n, err
 		}
-		rest = rest[i:]
+		n++
 	}
 	return n, nil
 }
