@@ -1,0 +1,10 @@
+package lab_test
+
+import (
+	"os"
+	"testing"
+
+	"ntpveil/guard/lab"
+)
+
+func TestMain(m *testing.M) { os.Exit(lab.Main(m.Run)) }
