@@ -282,6 +282,21 @@ func TestDevices(t *testing.T) {
 	}
 }
 
+// TestDeviceGoneBeforeAdoption: what an earlier run guarded is no reason to fail.
+func TestDeviceGoneBeforeAdoption(t *testing.T) {
+	k := newKernel(t)
+	for _, d := range []string{"eth0", "eth1", "eth2"} {
+		k.device(t, d)
+	}
+	must(t, k.open(t).Grow(mono(), wish("eth0", "eth1", "eth2")))
+	k.removeDevice(t, "eth1")
+	s := k.open(t)
+	must(t, s.Grow(mono(), wish("eth0")))
+	if got := seen(t, s); !slices.Equal(got.Devices, []string{"eth0", "eth2"}) {
+		t.Errorf("guarded: %v", got.Devices)
+	}
+}
+
 // TestChainThatWentWithItsDevice is noticed, though it is no transaction.
 func TestChainThatWentWithItsDevice(t *testing.T) {
 	k := newKernel(t)

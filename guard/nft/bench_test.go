@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -57,4 +58,30 @@ func BenchmarkNft(b *testing.B) {
 		k.nft(b, fmt.Sprintf("add element inet ntpveil exposed6 { %s timeout 1h }\nadd element inet ntpveil solicited6 { 2001:db8::1 . 123 . %s . 4000 timeout 1s }\n",
 			addr(400+i%5000), addr(400+i%5000)), "-f", "-")
 	}
+}
+
+// BenchmarkLoss is from somebody's removal of the table to the word of it, and on
+// until it is back with 300 exposures.
+func BenchmarkLoss(b *testing.B) {
+	k, s, w := crowded(b, 300)
+	thief := k.open(b)
+	ctx, cancel := context.WithCancel(context.Background())
+	told, ready, done := make(chan string), make(chan struct{}), make(chan error)
+	go func() {
+		done <- s.watch(ctx, func() { close(ready) }, func(culprit string) { told <- culprit })
+	}()
+	<-ready
+	var word, back time.Duration
+	for b.Loop() {
+		begun := time.Now()
+		must(b, thief.Shrink(mono(), rules.Shield{}))
+		<-told
+		word += time.Since(begun)
+		must(b, s.Grow(mono(), w))
+		back += time.Since(begun)
+	}
+	b.ReportMetric(float64(word.Microseconds())/float64(b.N), "µs/word")
+	b.ReportMetric(float64(back.Microseconds())/float64(b.N), "µs/back")
+	cancel()
+	must(b, <-done)
 }

@@ -135,8 +135,15 @@ func (s *Shield) Grow(now time.Duration, want rules.Shield) error {
 
 func (s *Shield) grow(now time.Duration, want rules.Shield) error {
 	have := s.st.shield(now, framing)
+	armed := s.st.devices()
+	if !s.ours() { // all chains are made anew, and cannot be for a device that is gone
+		var err error
+		if armed, err = existing(s.netns, armed); err != nil {
+			return err
+		}
+	}
 	union := want
-	union.Devices = merged(want.Devices, s.st.devices())
+	union.Devices = merged(want.Devices, armed)
 	union.Trusted = rules.Widest(slices.Concat(want.Trusted, have.Trusted))
 	union.Hoods = slices.Concat(want.Hoods, have.Hoods)
 	if s.st.exists && s.st.fits(union) {
