@@ -23,7 +23,11 @@ type Sample struct {
 }
 
 // RootDistance is the largest error that the sample can have, by the server's
-// word and our own measurement (RFC 5905, section 11.1).
+// word and our own measurement (RFC 5905, section 11.1). Values that no exchange
+// yields do not overflow: negative ones count as nothing, huge ones as 24 years.
 func (s Sample) RootDistance() time.Duration {
-	return s.RootDelay/2 + s.RootDisp + s.Delay/2 + s.Dispersion
+	return bounded(s.RootDelay)/2 + bounded(s.RootDisp) + bounded(s.Delay)/2 + bounded(s.Dispersion)
 }
+
+// bounded leaves room to add eight of them.
+func bounded(d time.Duration) time.Duration { return min(max(d, 0), 1<<59) }
