@@ -1,0 +1,211 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"ntpveil/guard"
+)
+
+// fake is a daemon whose status a test sets.
+type fake struct {
+	mu      sync.Mutex
+	status  guard.Status
+	changed chan struct{}
+	orders  []string
+	refuse  error
+}
+
+func (f *fake) Status(context.Context) (guard.Status, <-chan struct{}, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.status, f.changed, nil
+}
+
+func (f *fake) Order(_ context.Context, verb string, d time.Duration) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.orders = append(f.orders, verb+" "+d.String())
+	return f.refuse
+}
+
+// serve serves a fake to peers of a rank.
+func serve(t *testing.T, who rank) (*fake, string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "run", "control.sock")
+	s, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.rankOf = func(*net.UnixConn) rank { return who }
+	f := &fake{changed: make(chan struct{}), status: guard.Status{Version: "1", Exposures: []guard.ExposureStatus{{Address: "2001:db8::1"}}, ExposureCount: 1}}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, f) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return f, path
+}
+
+func TestWhoMayDoWhat(t *testing.T) {
+	for verb, may := range verbs {
+		for who := everyone; who <= root; who++ {
+			f, path := serve(t, who)
+			f.status.Synchronized = true
+			_, err := Call(t.Context(), path, Request{Verb: verb})
+			if denied := errors.Is(err, ErrNotPermitted); denied != (who < may) {
+				t.Errorf("%s by %s: %v", verb, rankNames[who], err)
+			}
+		}
+	}
+}
+
+func TestExposuresAreForTheGroup(t *testing.T) {
+	for who, want := range map[rank]int{everyone: 0, group: 1, root: 1} {
+		_, path := serve(t, who)
+		s, err := Call(t.Context(), path, Request{Verb: "status"})
+		if err != nil || len(s.Exposures) != want || s.ExposureCount != 1 {
+			t.Errorf("%s sees %+v, error %v", rankNames[who], s, err)
+		}
+	}
+}
+
+func TestOrdersAndRefusals(t *testing.T) {
+	f, path := serve(t, root)
+	if _, err := Call(t.Context(), path, Request{Verb: "disarm", For: "1h"}); err != nil {
+		t.Error(err)
+	}
+	f.refuse = errors.New("every server was asked")
+	if _, err := Call(t.Context(), path, Request{Verb: "sync"}); err == nil || err.Error() != "every server was asked" {
+		t.Error(err)
+	}
+	if got := strings.Join(f.orders, ","); got != "disarm 1h0m0s,sync 0s" {
+		t.Error(got)
+	}
+}
+
+func TestWaitsync(t *testing.T) {
+	f, path := serve(t, everyone)
+	if _, err := Call(t.Context(), path, Request{Verb: "waitsync", For: "20ms"}); err == nil || !strings.Contains(err.Error(), "in time") {
+		t.Errorf("not synchronised: %v", err)
+	}
+	done := make(chan error, 1)
+	go func() { _, err := Call(t.Context(), path, Request{Verb: "waitsync"}); done <- err }()
+	f.mu.Lock()
+	f.status.Synchronized = true
+	close(f.changed)
+	f.changed = make(chan struct{})
+	f.mu.Unlock()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestBadRequestsGetAnAnswer(t *testing.T) {
+	_, path := serve(t, root)
+	for line, want := range map[string]string{
+		"not json":                              "read request",
+		`{"verb":"dance"}`:                      "unknown verb",
+		`{"verb":"disarm","for":"a while"}`:     "no duration",
+		`{"verb":"disarm","for":"-1h"}`:         "no duration",
+		`{"verb":"` + strings.Repeat("x", 9000): "longer",
+	} {
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = c.Write([]byte(line + "\n"))
+		answer, err := bufio.NewReader(c).ReadString('\n')
+		var r Reply
+		if err != nil || json.Unmarshal([]byte(answer), &r) != nil || !strings.Contains(r.Error, want) {
+			t.Errorf("%.40s: %q, %v", line, answer, err)
+		}
+		c.Close()
+	}
+}
+
+func TestNobodyListens(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sock")
+	if _, err := Call(t.Context(), path, Request{Verb: "status"}); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("no socket: %v", err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	if _, err := Call(t.Context(), path, Request{Verb: "status"}); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("a dead socket: %v", err)
+	}
+	s, err := Listen(path)
+	if err != nil {
+		t.Fatalf("a dead socket is not replaced: %v", err)
+	}
+	defer s.listener.Close()
+	if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "another daemon") {
+		t.Errorf("a second daemon: %v", err)
+	}
+}
+
+func TestWhatIsNoSocketStays(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{path, "/dev/null"} {
+		if _, err := Listen(p); err == nil {
+			t.Errorf("%s was replaced", p)
+		}
+	}
+	if b, _ := os.ReadFile(path); string(b) != "precious" {
+		t.Errorf("the file is %q", b)
+	}
+}
+
+func TestOwnCredentials(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sock")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() { c, _ := net.Dial("unix", path); defer c.Close(); select {} }()
+	c, err := l.AcceptUnix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	uid, gids, err := credentials(c)
+	if err != nil || int(uid) != os.Getuid() || len(gids) == 0 || int(gids[0]) != os.Getgid() {
+		t.Errorf("uid %d, groups %v, error %v", uid, gids, err)
+	}
+}
+
+func FuzzRequest(f *testing.F) {
+	f.Add([]byte(`{"verb":"disarm","for":"1h"}`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		r, d, err := parse(line)
+		if err == nil && (d < 0 || d > maxWait || verbs[r.Verb] > root) {
+			t.Errorf("%+v %s", r, d)
+		}
+	})
+}
+
+func FuzzReply(f *testing.F) {
+	f.Add([]byte(`{"status":{"version":"1"}}`))
+	f.Fuzz(func(_ *testing.T, line []byte) { _, _ = read(line) })
+}

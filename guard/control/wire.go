@@ -1,0 +1,73 @@
+package control
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"ntpveil/guard"
+)
+
+// Group is whose members see exposures and may ask for a sync.
+const Group = "ntpveil"
+
+// Errors that callers may test for.
+var (
+	ErrNotRunning   = errors.New("the daemon does not run")
+	ErrNotPermitted = errors.New("not permitted")
+)
+
+// rank is who somebody is.
+type rank int
+
+const (
+	everyone rank = iota
+	group
+	root
+)
+
+var rankNames = [...]string{"everyone", "root and the group " + Group, "root"}
+
+// verbs are what can be asked, and who may.
+var verbs = map[string]rank{
+	"status": everyone, "waitsync": everyone,
+	"exposures": group, "sync": group,
+	"step": root, "disarm": root, "arm": root,
+}
+
+// Request is one line to the daemon.
+type Request struct {
+	Verb string `json:"verb"`
+	For  string `json:"for,omitempty"` // a duration: of a disarm, or how long to wait
+}
+
+// Reply is one line from the daemon.
+type Reply struct {
+	Error  string        `json:"error,omitempty"`
+	Denied bool          `json:"denied,omitempty"`
+	Status *guard.Status `json:"status,omitempty"`
+}
+
+const (
+	maxRequest = 4 << 10
+	maxReply   = 16 << 20 // 4096 exposures and more
+	maxWait    = 24 * time.Hour
+)
+
+// parse reads a request.
+func parse(line []byte) (r Request, d time.Duration, err error) {
+	if err := json.Unmarshal(line, &r); err != nil {
+		return r, 0, fmt.Errorf("read request: %w", err)
+	}
+	if _, known := verbs[r.Verb]; !known {
+		return r, 0, fmt.Errorf("read request: unknown verb %.40q", r.Verb)
+	}
+	if r.For == "" {
+		return r, 0, nil
+	}
+	if d, err = time.ParseDuration(r.For); err != nil || d < 0 || d > maxWait {
+		return r, 0, fmt.Errorf("read request: %.40q is no duration of up to %s", r.For, maxWait)
+	}
+	return r, d, nil
+}
