@@ -16,7 +16,7 @@ FUZZTIME    ?= 10s
 BENCHTIME   ?= 1s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2# 2026.2.2
 
-LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) \
+LDFLAGS := -s -w -X main.buildVersion=$(VERSION) -X main.buildCommit=$(COMMIT) \
            -X ntpveil/guard/config.DefaultPool=$(POOL)
 # -race needs a C compiler; without one the tests run all the same.
 RACE    := $(if $(shell command -v gcc),-race)

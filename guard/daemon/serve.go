@@ -66,8 +66,8 @@ func (d *Daemon) Reload(ctx context.Context) error {
 	d.parts.Journal.Notify("RELOADING=1")
 	defer d.parts.Journal.Notify("READY=1")
 	c, err := d.parts.Load()
-	if now := d.conf.Load(); err == nil && (c.Ledger != now.Ledger || c.Socket != now.Socket) {
-		err = errors.New("ledger.path and control.socket take a restart")
+	if now := d.conf.Load(); err == nil && (c.Ledger != now.Ledger || c.Socket != now.Socket || c.Observe != now.Observe) {
+		err = errors.New("ledger.path, control.socket and clock.mode take a restart")
 	}
 	if err != nil {
 		return fmt.Errorf("reload configuration: nothing changed: %w", err)

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ntpveil/guard"
+	"ntpveil/guard/control"
+)
+
+// call asks the daemon; the error says what was asked.
+func (o *options) call(ctx context.Context, what string, r control.Request) (*guard.Status, error) {
+	s, err := control.Call(ctx, o.socket(), r)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	if s == nil {
+		s = &guard.Status{}
+	}
+	return s, nil
+}
+
+func syncCmd(o *options) *cobra.Command {
+	var step bool
+	cmd := &cobra.Command{
+		Use: "sync", Short: "Ask the servers now, within the limits that the daemon keeps towards them",
+		Example: "  ntpveil sync\n  ntpveil sync --step     permit a correction that clock.max_change refused",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			verb := "sync"
+			if step {
+				verb = "step"
+			}
+			_, err := o.call(cmd.Context(), "sync", control.Request{Verb: verb})
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&step, "step", false, "clear a refused large correction (root)")
+	return cmd
+}
+
+func waitsyncCmd(o *options) *cobra.Command {
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use: "waitsync", Short: "Return when the clock is synchronised",
+		Example: "  ntpveil waitsync --timeout 3m && start-what-needs-the-time",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if timeout < 0 {
+				return usageError{fmt.Errorf("waitsync: --timeout %s: it cannot be negative", timeout)}
+			}
+			_, err := o.call(cmd.Context(), "wait for the clock", control.Request{Verb: "waitsync", For: timeout.String()})
+			return err
+		},
+	}
+	cmd.Flags().DurationVar(&timeout, "timeout", 0, "give up after this `time` (0: after a day)")
+	return cmd
+}
+
+func disarmCmd(o *options) *cobra.Command {
+	var length time.Duration
+	cmd := &cobra.Command{
+		Use: "disarm --for TIME", Short: "Switch the shield's drops off for a time",
+		Long: "Nothing is dropped for a time; everything is still counted, and status says so.\n" +
+			"The drops come back by themselves, or with `ntpveil arm`.",
+		Example: "  ntpveil disarm --for 1h",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if length <= 0 || length > 24*time.Hour {
+				return usageError{fmt.Errorf("disarm: --for takes a time of up to 24h")}
+			}
+			if _, err := o.call(cmd.Context(), "disarm shield", control.Request{Verb: "disarm", For: length.String()}); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "the shield drops nothing for %s; `ntpveil arm` ends it sooner\n", length)
+			return err
+		},
+	}
+	cmd.Flags().DurationVar(&length, "for", 0, "for how `long`, up to 24h")
+	return cmd
+}
+
+func armCmd(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use: "arm", Short: "Switch the shield's drops on again",
+		Example: "  ntpveil arm",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := o.call(cmd.Context(), "arm shield", control.Request{Verb: "arm"})
+			return err
+		},
+	}
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ntpveil/guard"
+	"ntpveil/guard/query"
+	"ntpveil/guard/resolve"
+	"ntpveil/guard/sysclock"
+)
+
+const queryTime = 5 * time.Second
+
+// answerLine is one server's answer as JSON.
+type answerLine struct {
+	Server  string  `json:"server"`
+	Address string  `json:"address,omitempty"`
+	Time    string  `json:"time,omitempty"`
+	Offset  float64 `json:"offset_s"`
+	Error   float64 `json:"error_s"`
+	Delay   float64 `json:"delay_s"`
+	Stratum int     `json:"stratum"`
+	Leap    string  `json:"leap,omitempty"`
+	Failed  string  `json:"failed,omitempty"`
+}
+
+func queryCmd(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "query SERVER...", Short: "Ask each server once for the time, and change nothing",
+		Long:    "One exchange with each server, printed as sntp does. It leaves from the stable address,\nwhich the server sees: the guard is the daemon's.",
+		Example: "  ntpveil query 2.debian.pool.ntp.org\n  ntpveil query --json [2001:db8::1]:123",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !o.json {
+				fmt.Fprintln(cmd.ErrOrStderr(), "ntpveil: asking from the stable address: the servers see it")
+			}
+			failed := 0
+			for _, name := range args {
+				line := ask(cmd.Context(), name)
+				if line.Failed != "" {
+					failed++
+				}
+				if err := o.printAnswer(cmd.OutOrStdout(), line); err != nil {
+					return err
+				}
+			}
+			if failed > 0 {
+				return fmt.Errorf("query: %d of %d servers gave no time", failed, len(args))
+			}
+			return nil
+		},
+	}
+	jsonFlag(cmd, o)
+	return cmd
+}
+
+func (o *options) printAnswer(w io.Writer, l answerLine) error {
+	if o.json {
+		return printJSON(w, l)
+	}
+	if l.Failed != "" {
+		_, err := fmt.Fprintf(w, "%s: %s\n", l.Server, l.Failed)
+		return err
+	}
+	_, err := fmt.Fprintf(w, "%s %+.6f +/- %.6f %s %s s%d %s\n", l.Time, l.Offset, l.Error, l.Server, l.Address, l.Stratum, l.Leap)
+	return err
+}
+
+// ask asks one server, at the first address of its name.
+func ask(ctx context.Context, name string) answerLine {
+	line := answerLine{Server: name}
+	to, err := find(ctx, name)
+	if err != nil {
+		line.Failed = err.Error()
+		return line
+	}
+	line.Address = to.Addr().String()
+	ev := query.Once(ctx, to, sysclock.Mono, queryTime)
+	switch {
+	case ev.Kiss != "":
+		line.Failed = "kiss-o'-death " + ev.Kiss
+	case ev.Err != nil:
+		line.Failed = ev.Err.Error()
+	default:
+		s := ev.Sample
+		line.Time = time.Now().Add(s.Offset).Format("2006-01-02 15:04:05.000000 (-0700)")
+		line.Offset, line.Error, line.Delay = s.Offset.Seconds(), s.RootDistance().Seconds(), s.Delay.Seconds()
+		line.Stratum, line.Leap = int(s.Stratum), [...]string{"no-leap", "add-leap", "del-leap"}[min(s.Leap, 2)]
+	}
+	return line
+}
+
+// find makes an address of what was written: a name or an address, with or
+// without a port.
+func find(ctx context.Context, name string) (netip.AddrPort, error) {
+	host, port := name, uint16(123)
+	if h, p, err := net.SplitHostPort(name); err == nil {
+		n, err := strconv.ParseUint(p, 10, 16)
+		if err != nil || n == 0 {
+			return netip.AddrPort{}, fmt.Errorf("port %q: a number from 1 to 65535", p)
+		}
+		host, port = h, uint16(n)
+	}
+	if a, err := netip.ParseAddr(host); err == nil {
+		return netip.AddrPortFrom(a.Unmap(), port), nil
+	}
+	r := resolve.Resolver{Now: sysclock.Mono}
+	ev := r.Lookup(ctx, guard.Lookup{Name: host, By: sysclock.Mono() + queryTime})
+	if ev.Err != nil {
+		return netip.AddrPort{}, ev.Err
+	}
+	if len(ev.Addrs) == 0 {
+		return netip.AddrPort{}, errors.New("no address")
+	}
+	return netip.AddrPortFrom(ev.Addrs[0], port), nil
+}
