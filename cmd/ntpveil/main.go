@@ -16,7 +16,6 @@ import (
 
 	"ntpveil/guard/config"
 	"ntpveil/guard/control"
-	"ntpveil/guard/lab"
 )
 
 // Exit statuses, as the man page has them.
@@ -28,7 +27,6 @@ const (
 )
 
 func main() {
-	lab.Init() // a program that the laboratory starts begins here, and does not return
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
@@ -49,6 +47,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
+	}
+	var inside exitError
+	if errors.As(err, &inside) {
+		return int(inside) // it has said why
 	}
 	report(stderr, err)
 	return exitCode(err)

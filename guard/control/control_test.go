@@ -31,6 +31,8 @@ func (f *fake) Status(context.Context) (guard.Status, <-chan struct{}, error) {
 	return f.status, f.changed, nil
 }
 
+func (f *fake) Look(context.Context) error { return nil }
+
 func (f *fake) Order(_ context.Context, verb string, d time.Duration) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -25,6 +25,8 @@ const (
 
 // Daemon is what the socket speaks for.
 type Daemon interface {
+	// Look makes the next status as fresh as it can be.
+	Look(ctx context.Context) error
 	// Status is the status now, and a channel that is closed when it may have changed.
 	Status(ctx context.Context) (guard.Status, <-chan struct{}, error)
 	// Order carries out sync, step, disarm or arm, and waits for its end.
@@ -152,6 +154,7 @@ func answer(ctx context.Context, line []byte, who rank, d Daemon) Reply {
 	}
 	switch r.Verb {
 	case "status", "exposures":
+		_ = d.Look(ctx) // without it the status is a little old
 		s, _, err := d.Status(ctx)
 		return statusReply(s, err, who)
 	case "waitsync":

@@ -46,7 +46,6 @@ type Daemon struct {
 	orders   guard.Key                    // the last key of an order; they have a space of their own
 	conf     atomic.Pointer[guard.Config] // the loop writes it, the watch of the host reads it
 	timer    *time.Timer
-	emit     func(guard.Event)
 	kernel   *kernel
 	recorder *recorder
 	askJobs  *jobs
@@ -55,7 +54,8 @@ type Daemon struct {
 	ready    bool
 	line     string
 	changed  chan struct{} // closed and renewed whenever the status may have changed
-	stopped  chan struct{}
+	ended    chan struct{} // closed when the loop takes no more events
+	stopped  chan struct{} // closed when Run is about to return
 }
 
 // New makes a daemon of its parts and a checked configuration.
@@ -68,10 +68,13 @@ func New(p Parts, c guard.Config) *Daemon {
 		waiting: map[guard.Key]chan string{},
 		orders:  1 << 63,
 		changed: make(chan struct{}),
+		ended:   make(chan struct{}),
 		stopped: make(chan struct{}),
 		timer:   time.NewTimer(time.Hour),
 	}
 	d.conf.Store(&c)
+	d.kernel = newKernel(p.Shield, p.Addresses, d.mono, func(ev guard.KernelSeen) { d.emit(ev) })
+	d.recorder = newRecorder(p.Ledger, p.Journal, func(ev guard.Recorded) { d.emit(ev) })
 	return d
 }
 
@@ -81,14 +84,6 @@ func (d *Daemon) Run(ctx context.Context) error {
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	group, run := errgroup.WithContext(run)
-	d.emit = func(ev guard.Event) {
-		select {
-		case d.events <- ev:
-		case <-run.Done():
-		}
-	}
-	d.kernel = newKernel(d.parts.Shield, d.parts.Addresses, d.mono, func(ev guard.KernelSeen) { d.emit(ev) })
-	d.recorder = newRecorder(d.parts.Ledger, d.parts.Journal, func(ev guard.Recorded) { d.emit(ev) })
 	d.askJobs, d.lookups = newJobs(run), newJobs(run)
 
 	group.Go(func() error { return d.kernel.Run(run) })
@@ -97,7 +92,8 @@ func (d *Daemon) Run(ctx context.Context) error {
 	group.Go(func() error { return d.watchHost(run) })
 	group.Go(func() error {
 		err := d.loop(ctx, run)
-		cancel() // first: whoever still wants to tell the loop something must not wait for it
+		close(d.ended) // first: whoever still wants to tell the loop something must not wait for it
+		cancel()
 		d.askJobs.stop()
 		d.lookups.stop()
 		return err
@@ -109,6 +105,14 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// emit gives the loop an event, as long as it takes any.
+func (d *Daemon) emit(ev guard.Event) {
+	select {
+	case d.events <- ev:
+	case <-d.ended:
+	}
 }
 
 func named(what string, err error) error {

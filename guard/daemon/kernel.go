@@ -26,6 +26,7 @@ type kernel struct {
 	report func(guard.KernelSeen)
 
 	poked chan struct{}
+	looks chan chan struct{}
 
 	mu      sync.Mutex
 	wish    guard.Kernel
@@ -34,7 +35,7 @@ type kernel struct {
 }
 
 func newKernel(s Shield, a Addresses, now func() time.Duration, report func(guard.KernelSeen)) *kernel {
-	return &kernel{shield: s, addrs: a, now: now, report: report, poked: make(chan struct{}, 1)}
+	return &kernel{shield: s, addrs: a, now: now, report: report, poked: make(chan struct{}, 1), looks: make(chan chan struct{})}
 }
 
 func (k *kernel) String() string { return "kernel worker" }
@@ -59,6 +60,22 @@ func (k *kernel) poke() {
 	}
 }
 
+// refresh has the worker look and report, and waits until it has.
+func (k *kernel) refresh(ctx context.Context) error {
+	looked := make(chan struct{})
+	select {
+	case k.looks <- looked:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-looked:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // lost is called by the shield's watch.
 func (k *kernel) lost(culprit string) {
 	k.mu.Lock()
@@ -74,18 +91,25 @@ func (k *kernel) Run(ctx context.Context) error {
 	pause := retryFirst
 	timer := time.NewTimer(lookEvery)
 	defer timer.Stop()
+	var looked chan struct{} // somebody waits for this pass
 	for {
-		if err := k.work(); err != nil {
+		err := k.work()
+		if looked != nil {
+			close(looked)
+		}
+		if err != nil {
 			timer.Reset(pause)
 			pause = min(2*pause, retryMost)
 		} else {
 			timer.Reset(lookEvery)
 			pause = retryFirst
 		}
+		looked = nil
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-k.poked:
+		case looked = <-k.looks:
 		case <-timer.C:
 		}
 	}

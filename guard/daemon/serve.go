@@ -9,6 +9,9 @@ import (
 	"ntpveil/guard"
 )
 
+// lookWithin bounds a look: a status a little old is better than none.
+const lookWithin = 2 * time.Second
+
 // errStopped is what callers get once the loop has ended.
 var errStopped = errors.New("the daemon is stopping")
 
@@ -24,6 +27,29 @@ func (d *Daemon) do(ctx context.Context, work func()) error {
 	}
 	<-done
 	return nil
+}
+
+// Look has the kernel looked at, so that the next status counts what was dropped
+// until now.
+func (d *Daemon) Look(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, lookWithin)
+	defer cancel()
+	if err := d.kernel.refresh(ctx); err != nil {
+		return err
+	}
+	return d.do(ctx, d.catchUp)
+}
+
+// catchUp steps what was reported so far.
+func (d *Daemon) catchUp() {
+	for {
+		select {
+		case ev := <-d.events:
+			d.step(ev)
+		default:
+			return
+		}
+	}
 }
 
 // Status is the status now, and a channel that is closed when it may have changed.
