@@ -16,7 +16,11 @@ FUZZTIME    ?= 10s
 BENCHTIME   ?= 1s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2# 2026.2.2
 
-LDFLAGS := -s -w -X main.buildVersion=$(VERSION) -X main.buildCommit=$(COMMIT) \
+# The daemon sets no clock to before this: the changelog's date in a package, the
+# commit's elsewhere, so that a build can be repeated.
+DATE    := $(shell date -u -d @$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null)} +%FT%TZ 2>/dev/null)
+
+LDFLAGS := -s -w -X main.buildVersion=$(VERSION) -X main.buildCommit=$(COMMIT) -X main.buildDate=$(DATE) \
            -X ntpveil/guard/config.DefaultPool=$(POOL)
 # -race needs a C compiler; without one the tests run all the same.
 RACE    := $(if $(shell command -v gcc),-race)
