@@ -6,99 +6,105 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/beevik/ntp"
 
 	"ntpveil/guard"
-	"ntpveil/guard/selection"
 )
 
-const (
-	ownPrecision = time.Microsecond // of reading our clock
-	drift        = 15e-6            // s/s, RFC 5905's PHI
-)
-
-// Asker makes exchanges. Now reads CLOCK_MONOTONIC.
+// Asker makes exchanges.
 type Asker struct {
-	Now func() time.Duration
+	Now func() time.Duration // reads CLOCK_MONOTONIC
+	// Floor is a time that is certainly past, such as the build date; zero: none
+	// is known. A clock that stands before it does not say in which NTP era the
+	// server is (they are 136 years long, and one begins in 2036): the first one
+	// that lies behind Floor is meant.
+	Floor time.Time
 }
 
 // Ask makes one exchange, tells how it ended exactly once, and keeps the socket
-// open until ctx is done: an answer that comes late must not meet a closed port.
+// open until ctx is done. Where no socket could be had it returns at once.
 func (a *Asker) Ask(ctx context.Context, ask guard.Ask, answered func(guard.Answered)) {
-	c, err := dial(ctx, ask.From, ask.To)
+	c, err := dial(ctx, ask.From, ask.To, a.Now)
 	if err != nil {
 		answered(guard.Answered{Key: ask.Key, Err: err})
 		return
 	}
-	defer c.UDPConn.Close()
-	stop := context.AfterFunc(ctx, func() { _ = c.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	ev := a.exchange(c, ask.To, ask.By-a.Now())
+	defer c.udp.Close()
+	ev := a.exchange(ctx, c, ask.To, ask.By-a.Now())
+	deafen(c.udp)
 	ev.Key = ask.Key
 	answered(ev)
 	<-ctx.Done()
 }
 
-// Once makes one exchange from whatever source address the kernel picks.
+// Once makes one exchange from whatever source address the kernel picks. now
+// reads CLOCK_MONOTONIC.
 func Once(ctx context.Context, to netip.AddrPort, now func() time.Duration, timeout time.Duration) guard.Answered {
-	c, err := dial(ctx, netip.AddrPort{}, to)
+	c, err := dial(ctx, netip.AddrPort{}, to, now)
 	if err != nil {
 		return guard.Answered{Err: err}
 	}
-	defer c.UDPConn.Close()
+	defer c.udp.Close()
 	a := Asker{Now: now}
-	return a.exchange(c, to, timeout)
+	return a.exchange(ctx, c, to, timeout)
 }
 
-// exchange asks and makes a sample of the answer.
-func (a *Asker) exchange(c *conn, to netip.AddrPort, timeout time.Duration) guard.Answered {
+// exchange asks, and makes a sample of the answer.
+func (a *Asker) exchange(ctx context.Context, c *conn, to netip.AddrPort, timeout time.Duration) guard.Answered {
 	if timeout <= 0 {
-		return guard.Answered{Err: errors.New("no time left")}
+		return guard.Answered{Err: errors.New("ask server: no time left")}
 	}
-	r, err := ask(c, to, timeout)
+	if err := c.udp.SetReadDeadline(time.Now().Add(timeout)); err != nil {
+		return guard.Answered{Err: fmt.Errorf("ask server: %w", err)}
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.udp.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	r, err := run(wire{c}, c, to)
+	var kiss kissError
 	switch {
-	case c.kiss != "":
-		return guard.Answered{Kiss: string(c.kiss)}
+	case errors.As(err, &kiss):
+		return guard.Answered{Kiss: string(kiss)}
 	case err != nil:
-		return guard.Answered{Err: err}
+		return guard.Answered{Err: c.explain(ctx, err)}
 	}
-	at := a.Now()
-	if !c.arrived.IsZero() {
-		at -= max(time.Since(c.arrived), 0)
+	s, err := a.sample(c, r)
+	if err != nil {
+		return guard.Answered{Err: fmt.Errorf("check answer: %w", err)}
 	}
-	s := selection.Sample{
-		Server: to, At: at, Offset: r.ClockOffset, Delay: max(r.RTT, 0),
-		Dispersion: precision(r.Precision) + ownPrecision + time.Duration(drift*float64(r.RTT)),
-		RootDelay:  r.RootDelay, RootDisp: r.RootDispersion, Stratum: r.Stratum, Leap: uint8(r.Leap),
-		RefID: r.ReferenceID, Precision: precision(r.Precision),
-	}
+	s.Server = to
 	return guard.Answered{Sample: s}
 }
 
-// precision bounds what a server claims: from 1 ns to a second.
-func precision(d time.Duration) time.Duration { return min(max(d, 1), time.Second) }
-
-// ask runs the library over our connection. A panic of it is an error of the exchange.
-func ask(c *conn, to netip.AddrPort, timeout time.Duration) (r *ntp.Response, err error) {
+// run lets the library ask over a connection. A panic of it is an error of the exchange.
+func run(w net.Conn, c *conn, to netip.AddrPort) (r *ntp.Response, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			r, err = nil, fmt.Errorf("parse answer: %v", p)
+			r, err = nil, fmt.Errorf("read answer: the library gave up: %v", p)
 		}
 	}()
-	r, err = ntp.QueryWithOptions(to.String(), ntp.QueryOptions{
-		Timeout:       timeout,
+	return ntp.QueryWithOptions(to.String(), ntp.QueryOptions{
 		GetSystemTime: c.time,
-		Dialer:        func(_, _ string) (net.Conn, error) { return keepOpen{c}, nil },
+		Dialer:        func(_, _ string) (net.Conn, error) { return w, nil },
 	})
-	if err != nil {
-		return nil, err
-	}
-	return r, nil
 }
 
-// keepOpen is a connection that the library does not get to close.
-type keepOpen struct{ *conn }
-
-func (keepOpen) Close() error { return nil }
+// explain makes of a deadline what an admin wants to read.
+func (c *conn) explain(ctx context.Context, err error) error {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("ask server: %w", ctx.Err())
+	}
+	text := "no answer"
+	if n := c.strays + dropped(c.udp); n > 0 && c.icmp == nil {
+		text = fmt.Sprintf("no answer, but %d datagrams that are none", n)
+	}
+	if c.icmp != nil {
+		return fmt.Errorf("%s: %w", text, c.icmp)
+	}
+	return errors.New(text)
+}

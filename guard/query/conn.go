@@ -2,138 +2,130 @@ package query
 
 import (
 	"context"
-	"encoding/binary"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// patience is how many datagrams that are no answers one exchange bears.
+// patience is how many datagrams with our origin that are still no answers, and
+// ICMP errors, one exchange bears.
 const patience = 1000
 
-var errFlood = fmt.Errorf("more than %d datagrams that are no answers", patience)
-
-// conn is one connected socket. It remembers the request that it wrote and
-// reads on past whatever does not answer it.
+// conn is one exchange's socket. It sends a request of its own in place of the
+// library's, reads on past whatever does not answer it, and keeps the times.
 type conn struct {
-	*net.UDPConn
-	nonce   [8]byte
-	arrived time.Time // the kernel's receive timestamp of the answer
+	udp     *net.UDPConn
+	nonce   [8]byte // the transmit timestamp that is sent
+	library [8]byte // the one that the library thinks was sent
+	clock   func() reading
+	sent    reading
+	read    reading
+	arrived time.Time // by the kernel's stamp where it is plausible
+	answer  [headerLen]byte
 	strays  int
-	refused error // an ICMP error: anybody may have forged it, so it ends nothing
-	kiss    kissError
-	times   int // how often the library asked for the time
+	icmp    error
 }
 
-// dial opens a socket bound to an address and port and connected to a server.
-// An unspecified source leaves the choice to the kernel.
-func dial(ctx context.Context, from, to netip.AddrPort) (*conn, error) {
-	d := net.Dialer{Control: timestamps}
-	if from.IsValid() {
-		d.LocalAddr = net.UDPAddrFromAddrPort(from)
-	}
-	c, err := d.DialContext(ctx, "udp", to.String())
-	if err != nil {
-		return nil, fmt.Errorf("open socket: %w", err)
-	}
-	return &conn{UDPConn: c.(*net.UDPConn)}, nil
+// reading is one instant on both clocks. Wall is bare of Go's own monotonic
+// reading, since the kernel's stamps have none.
+type reading struct {
+	mono time.Duration
+	wall time.Time
 }
 
-// timestamps has the kernel stamp what arrives: the offset's error is 3 µs with
-// it and 13 µs without, on an idle machine.
-func timestamps(_, _ string, raw syscall.RawConn) error {
+func dial(ctx context.Context, from, to netip.AddrPort, mono func() time.Duration) (*conn, error) {
+	c := &conn{clock: func() reading {
+		m := mono()
+		return reading{m, time.Now().Round(0)}
+	}}
+	_, _ = rand.Read(c.nonce[:]) // never fails (crypto/rand)
 	var err error
-	if e := raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_NEW, 1)
-	}); e != nil {
-		return e
-	}
-	return err
+	c.udp, err = open(ctx, from, to, c.nonce)
+	return c, err
 }
 
-// Write sends the request and remembers its transmit timestamp, which is random.
+// Write sends our request and remembers the library's.
 func (c *conn) Write(b []byte) (int, error) {
 	if len(b) < headerLen {
-		return 0, fmt.Errorf("write request: %d bytes", len(b))
+		return 0, fmt.Errorf("send query: the library wrote %d bytes", len(b))
 	}
-	c.nonce = [8]byte(b[40:48])
-	return c.UDPConn.Write(b)
+	c.library = [8]byte(b[atTransmit:])
+	request := [headerLen]byte{0: query}
+	copy(request[atTransmit:], c.nonce[:])
+	if _, err := c.udp.Write(request[:]); err != nil {
+		return 0, fmt.Errorf("send query: %w", cause(err))
+	}
+	return len(b), nil
 }
 
-// Read returns the first datagram that answers the request.
+// Read returns the first datagram that answers the request, for the library:
+// the header alone, since no extension field and no MAC was asked for.
 func (c *conn) Read(b []byte) (int, error) {
-	oob := make([]byte, 128)
-	for {
-		n, oobn, _, _, err := c.ReadMsgUDPAddrPort(b, oob)
+	buf, oob := make([]byte, longest+1), make([]byte, 64)
+	for c.strays <= patience {
+		n, oobn, _, _, err := c.udp.ReadMsgUDPAddrPort(buf, oob)
+		if err == nil {
+			err = c.take(buf[:n], arrival(oob[:oobn]))
+		}
+		var errno syscall.Errno
 		switch {
-		case errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EACCES):
-			c.refused = err
+		case err == nil:
+			return c.hand(b), nil
+		case errors.Is(err, errMismatch):
 			c.strays++
-		case err != nil:
-			return 0, c.explain(err)
+		case errors.As(err, &errno) && !errno.Timeout():
+			c.icmp = errno // of an ICMP error, which anybody on the way may have forged
+			c.strays++
 		default:
-			err = check(b[:n], c.nonce)
-			if err == nil {
-				c.arrived = stamp(oob[:oobn])
-				return headerLen, nil // extension fields and MACs were not asked for
-			}
-			if !errors.Is(err, errMismatch) {
-				errors.As(err, &c.kiss)
-				return 0, err
-			}
-			c.strays++
-		}
-		if c.strays > patience {
-			return 0, errFlood
+			return 0, err
 		}
 	}
+	return 0, fmt.Errorf("read answer: more than %d datagrams that are none", patience)
 }
 
-// explain makes of a deadline what an admin wants to read.
-func (c *conn) explain(err error) error {
-	switch {
-	case !errors.Is(err, unix.EAGAIN) && !isTimeout(err):
+// take judges a datagram. The kernel's stamp is believed where it lies between
+// the sending and the reading.
+func (c *conn) take(b []byte, kernel time.Time) error {
+	if err := check(b, c.nonce); err != nil {
 		return err
-	case c.refused != nil:
-		return fmt.Errorf("no answer: %w", c.refused)
-	case c.strays > 0:
-		return fmt.Errorf("no answer, but %d datagrams that are none", c.strays)
 	}
-	return errors.New("no answer")
+	c.read = c.clock()
+	c.arrived = c.read.wall
+	if !kernel.Before(c.sent.wall) && !kernel.After(c.read.wall) {
+		c.arrived = kernel
+	}
+	copy(c.answer[:], b)
+	return nil
 }
 
-func isTimeout(err error) bool {
-	var n net.Error
-	return errors.As(err, &n) && n.Timeout()
+// hand gives the answer to the library, with the origin that it waits for.
+func (c *conn) hand(b []byte) int {
+	n := copy(b, c.answer[:])
+	copy(b[atOrigin:n], c.library[:])
+	return n
 }
 
-// stamp is the kernel's receive timestamp in control messages; zero if there is none.
-func stamp(oob []byte) time.Time {
-	msgs, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return time.Time{}
-	}
-	for _, m := range msgs {
-		if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SO_TIMESTAMPNS_NEW && len(m.Data) >= 16 {
-			return time.Unix(int64(binary.NativeEndian.Uint64(m.Data)), int64(binary.NativeEndian.Uint64(m.Data[8:])))
-		}
-	}
-	return time.Time{}
-}
-
-// time is what the library is given as the system's time. It asks exactly twice:
-// before it writes, and after it has read. Both are wall-clock readings without
-// a monotonic part, since the kernel's stamp has none.
+// time is what the library is given as the system's time. It asks exactly twice,
+// before it writes and after it has read.
 func (c *conn) time() time.Time {
-	c.times++
-	now := time.Now().Round(0)
-	if c.times == 2 && !c.arrived.IsZero() && !c.arrived.After(now) && now.Sub(c.arrived) < time.Minute {
-		return c.arrived
+	if c.sent.wall.IsZero() {
+		c.sent = c.clock()
+		return c.sent.wall
 	}
-	return now
+	return c.arrived
 }
+
+// wire is the connection as the library gets it: the deadline is ours, and so is
+// the closing.
+type wire struct{ *conn }
+
+func (wire) Close() error                     { return nil }
+func (wire) SetDeadline(time.Time) error      { return nil }
+func (wire) SetReadDeadline(time.Time) error  { return nil }
+func (wire) SetWriteDeadline(time.Time) error { return nil }
+func (w wire) LocalAddr() net.Addr            { return w.udp.LocalAddr() }
+func (w wire) RemoteAddr() net.Addr           { return w.udp.RemoteAddr() }

@@ -1,0 +1,56 @@
+package query
+
+import (
+	"errors"
+	"time"
+
+	"github.com/beevik/ntp"
+
+	"ntpveil/guard/selection"
+)
+
+const (
+	ownPrecision = time.Microsecond // of reading our clock
+	drift        = 15               // ppm by which a clock may be off (RFC 5905, PHI)
+	disturbed    = time.Millisecond // between two readings of one instant, before it is a step
+	era          = 1 << 32 * time.Second
+)
+
+var (
+	errStepped = errors.New("the host's clock was stepped during the exchange")
+	errHeld    = errors.New("the server says that it held the query for longer than the whole exchange took")
+)
+
+// sample makes a sample of an answer that was checked.
+func (a *Asker) sample(c *conn, r *ntp.Response) (selection.Sample, error) {
+	elapsed := c.read.mono - c.sent.mono
+	precision := min(max(r.Precision, 1), time.Second)
+	switch {
+	case (c.read.wall.Sub(c.sent.wall) - elapsed).Abs() > disturbed:
+		return selection.Sample{}, errStepped
+	case held(c.answer[:]) > c.arrived.Sub(c.sent.wall)+precision+ownPrecision:
+		return selection.Sample{}, errHeld
+	}
+	return selection.Sample{
+		At:         c.read.mono - c.read.wall.Sub(c.arrived),
+		Offset:     a.unfold(c.arrived, r.ClockOffset),
+		Delay:      r.RTT,
+		Dispersion: precision + ownPrecision + elapsed/1_000_000*drift,
+		RootDelay:  r.RootDelay,
+		RootDisp:   r.RootDispersion,
+		Stratum:    r.Stratum,
+		Leap:       uint8(r.Leap),
+		RefID:      r.ReferenceID,
+		Precision:  precision,
+	}, nil
+}
+
+// unfold finds the era. An offset is known modulo 136 years, and the library
+// gives the one that is nearest to the host's clock, which is right unless that
+// clock is wrong by decades.
+func (a *Asker) unfold(clock time.Time, offset time.Duration) time.Duration {
+	if clock.Before(a.Floor) && clock.Add(offset).Before(a.Floor) {
+		return offset + era
+	}
+	return offset
+}
