@@ -15,6 +15,8 @@ import (
 const (
 	stopAtMost = 4500 * time.Millisecond // whatever happens, an ordered stop ends
 	eventRoom  = 64
+
+	rereadEvery = time.Minute
 )
 
 // Parts is everything that the daemon is wired to.
@@ -90,6 +92,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	group.Go(func() error { return d.recorder.Run(run) })
 	group.Go(func() error { return named("watch shield", d.parts.Shield.Watch(run, d.kernel.lost)) })
 	group.Go(func() error { return d.watchHost(run) })
+	group.Go(func() error { return d.rereadHost(run) })
 	group.Go(func() error {
 		err := d.loop(ctx, run)
 		close(d.ended) // first: whoever still wants to tell the loop something must not wait for it
@@ -129,6 +132,20 @@ func (d *Daemon) mono() time.Duration { return d.parts.Now().Mono }
 func (d *Daemon) watchHost(ctx context.Context) error {
 	d.readHost()
 	return named("watch host", d.parts.Facts.Watch(ctx, d.readHost))
+}
+
+// rereadHost reads the facts that no event tells of: the peers of open sessions.
+func (d *Daemon) rereadHost(ctx context.Context) error {
+	t := time.NewTicker(rereadEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			d.readHost()
+		}
+	}
 }
 
 func (d *Daemon) readHost() {

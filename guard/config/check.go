@@ -1,0 +1,170 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"ntpveil/guard"
+	"ntpveil/rules"
+)
+
+const ntpPort = 123
+
+// name checks a domain name (RFC 1123 section 2.1).
+func name(s string) error {
+	bad := fmt.Errorf("%q is no domain name", s)
+	plain := strings.TrimSuffix(s, ".")
+	if plain == "" || len(plain) > 253 {
+		return bad
+	}
+	for _, label := range strings.Split(plain, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return bad
+		}
+		for _, c := range label {
+			if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+				return bad
+			}
+		}
+	}
+	return nil
+}
+
+// server reads a name or an address, with or without a port.
+func server(s string) (guard.Server, error) {
+	host, port := s, uint64(ntpPort)
+	if a, err := netip.ParseAddr(s); err != nil || a.Zone() != "" {
+		if h, p, err := net.SplitHostPort(s); err == nil {
+			n, err := strconv.ParseUint(p, 10, 16)
+			if err != nil || n == 0 {
+				return guard.Server{}, fmt.Errorf("%q: the port is not from 1 to 65535", s)
+			}
+			host, port = h, n
+		}
+	}
+	if a, err := netip.ParseAddr(host); err == nil {
+		if a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() {
+			return guard.Server{}, fmt.Errorf("%q cannot be a server", s)
+		}
+		return guard.Server{Host: a.Unmap().String(), Port: uint16(port)}, nil
+	}
+	if err := name(host); err != nil {
+		return guard.Server{}, fmt.Errorf("%q is no server such as ntp.example.net, ntp.example.net:123 or [2001:db8::1]:123", s)
+	}
+	return guard.Server{Host: host, Port: uint16(port)}, nil
+}
+
+// device checks the name of an interface (dev_valid_name in the kernel).
+func device(s string) error {
+	if len(s) > 15 || strings.ContainsAny(s, "/ \t\n\"*:") || s == "." || s == ".." {
+		return fmt.Errorf("%q is no name of an interface", s)
+	}
+	return nil
+}
+
+func preset(s string) error {
+	if s != rules.Workstation.Name {
+		return fmt.Errorf("%q: this version has the preset %q alone", s, rules.Workstation.Name)
+	}
+	return nil
+}
+
+// path checks where a file of ours may be. As root we would replace what is
+// there: nothing below /dev, /proc or /sys is a place for it.
+func path(s string) error {
+	switch {
+	case !filepath.IsAbs(s) || strings.ContainsRune(s, '\n'):
+		return fmt.Errorf("%q is no absolute path", s)
+	case len(s) > 100:
+		return fmt.Errorf("%q is longer than 100 bytes, which a socket cannot be", s)
+	}
+	for _, dir := range []string{"/dev", "/proc", "/sys"} {
+		if c := filepath.Clean(s); c == dir || strings.HasPrefix(c, dir+"/") {
+			return fmt.Errorf("%q is below %s, where no file of ours belongs", s, dir)
+		}
+	}
+	return nil
+}
+
+// whole checks what no key can say alone, and fills in what follows from others.
+func (d *draft) whole(at func(key string) place) (errs Errors) {
+	if d.PollMin > d.PollMax {
+		errs = append(errs, at("time.poll.min").errorf("time.poll.min: %s is above time.poll.max, %s", d.PollMin, d.PollMax))
+	}
+	if d.Control > d.MaxAddrs {
+		errs = append(errs, at("address.control").errorf("address.control: %d is above address.max, %d", d.Control, d.MaxAddrs))
+	}
+	if len(d.Servers) > 0 {
+		d.Pools = nil // pools are not asked then
+	} else if len(d.Pools) == 0 && DefaultPool != "" && !d.pools {
+		d.Pools = []string{DefaultPool}
+	}
+	if len(d.Pools) == 0 && len(d.Servers) == 0 {
+		return append(errs, Error{File: at("time.pools").file, Text: `no server is configured, and this build has no default pool: write servers = ["ntp.example.net"], or pools = ["2.VENDOR.pool.ntp.org"] of a vendor zone that is yours, under [time]`})
+	}
+	if len(d.Pools) > 0 && d.PollMin < poolPoll {
+		errs = append(errs, at("time.poll.min").errorf("time.poll.min: %s is below %s, which a pool's servers are owed", d.PollMin, poolPoll))
+	}
+	return append(errs, d.agree(at)...)
+}
+
+// agree fills in time.min_agree, or checks that it can be met.
+func (d *draft) agree(at func(key string) place) Errors {
+	had := d.Use
+	if len(d.Servers) > 0 {
+		had = len(d.Servers)
+	}
+	if !d.minAgree {
+		d.MinAgree = min(3, had)
+		return nil
+	}
+	if d.MinAgree > had {
+		return Errors{at("time.min_agree").errorf("time.min_agree: %d can never be met, %d servers are to be had", d.MinAgree, had)}
+	}
+	return nil
+}
+
+func quote(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, c := range s {
+		switch {
+		case c == '"' || c == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(c)
+		case c < ' ' || c == 0x7f:
+			fmt.Fprintf(&b, "\\u%04x", c)
+		default:
+			b.WriteRune(c)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+func quoteList(list []string) string {
+	var out []string
+	for _, s := range list {
+		out = append(out, quote(s))
+	}
+	return "[" + strings.Join(out, ", ") + "]"
+}
+
+func quoteAll[T fmt.Stringer](list []T) string {
+	var out []string
+	for _, x := range list {
+		out = append(out, x.String())
+	}
+	return quoteList(out)
+}
+
+func sortedKeys[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }
+
+var errNotFile = errors.New("not a regular file")

@@ -1,0 +1,227 @@
+package config
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"ntpveil/guard"
+	"ntpveil/rules"
+)
+
+const some = "[time]\nservers = [\"ntp.example.net\"]\n"
+
+func parse(t *testing.T, text string) guard.Config {
+	t.Helper()
+	c, err := Parse([]File{{"a.toml", []byte(text)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestDefaults(t *testing.T) {
+	c := parse(t, some)
+	want := defaults().Config
+	want.Servers, want.MinAgree = []guard.Server{{Host: "ntp.example.net", Port: 123}}, 1
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+}
+
+func TestEveryKey(t *testing.T) {
+	c := parse(t, `
+[time]
+servers = ["a.example", "b.example:1123", "[2001:db8::1]:124", "2001:db8::2", "192.0.2.1"]
+nts = []
+dhcp = "off"
+use = 3
+min_agree = 2
+poll = { min = "32s", max = "1h" }
+allow_private = true
+[clock]
+mode = "observe"
+step = { threshold = "1s", when = "never" }
+max_change.forward = "10s"
+max_change.backward = "0s"
+[address]
+rotate = "server"
+interface = "wlan0"
+keep = "10m"
+max = 6
+control = 0
+[shield]
+mode = "observe"
+preset = "workstation"
+trusted = ["2001:db8:5::/48", "192.0.2.9"]
+allow = ["tcp/443", "udp/53"]
+hold = "1m"
+owner = true
+files = []
+log_group = 0x10
+if_impossible = "ask-stable"
+[ledger]
+path = "/tmp/l.db"
+[control]
+socket = "/tmp/c.sock"
+[metrics]
+listen = ""
+`)
+	if c.Servers[1].Port != 1123 || c.Servers[2] != (guard.Server{Host: "2001:db8::1", Port: 124}) || c.Servers[3].Host != "2001:db8::2" || c.MinAgree != 2 ||
+		c.PollMin != 32*time.Second || !c.AllowPrivate || !c.Observe || c.StepWhen != "never" || c.MaxForward != 10*time.Second || c.MaxBackward != 0 ||
+		c.Rotate != "server" || c.Interface != "wlan0" || c.MaxAddrs != 6 || c.Control != 0 || c.Shield != rules.Observe || len(c.Trusted) != 2 ||
+		c.Allow[1] != (rules.Service{Proto: "udp", Port: 53}) || !c.Owner || c.LogGroup != 16 || c.IfImpossible != "ask-stable" || c.Ledger != "/tmp/l.db" {
+		t.Errorf("%+v", c)
+	}
+}
+
+// TestErrors pins what an admin reads.
+func TestErrors(t *testing.T) {
+	for text, want := range map[string]string{
+		"[time]\nuse = 4\nfoo = 1\nmin_agree = 17\n[clok]\nmode = 1\n": "a.toml:3:1: unknown key time.foo\na.toml:4:1: time.min_agree: 17 is not from 1 to 16\na.toml:5:2: unknown table [clok]",
+		some + "use = \n":                                     "a.toml:3:7: ",
+		some + "use = \"four\"":                               "a.toml:3:1: time.use: a whole number is wanted",
+		some + "poll = { min = \"2h\", max = \"1h\" }":        "a.toml:3:10: time.poll.min: 2h0m0s is above time.poll.max, 1h0m0s",
+		some + "poll = \"64s\"":                               "a.toml:3:1: time.poll: a table is wanted",
+		some + "[clock]\nstep.when = \"sometimes\"":           `a.toml:4:1: clock.step.when: "sometimes" is none of ["start", "always", "never"]`,
+		some + "[clock]\nstep.threshold = 5":                  `a.toml:4:1: clock.step.threshold: a time such as "64s" is wanted`,
+		some + "[shield]\nallow = [\"tcp/70000\"]":            `a.toml:4:1: shield.allow: "tcp/70000" is no service such as tcp/22`,
+		some + "[shield]\nallow = [22]":                       "a.toml:4:1: shield.allow: a list of strings is wanted",
+		some + "[shield]\ntrusted = [\"2001:db8::1/48\"]":     `a.toml:4:1: shield.trusted: "2001:db8::1/48" has bits beyond its length: 2001:db8::/48 is meant?`,
+		some + "[shield]\npreset = \"router\"":                `a.toml:4:1: shield.preset: "router": this version has the preset "workstation" alone`,
+		some + "nts = [\"nts.example\"]":                      "a.toml:3:1: time.nts: this version has no NTS: leave it at []",
+		some + "[metrics]\nlisten = \"127.0.0.1:9975\"":       `a.toml:4:1: metrics.listen: this version has no metrics: leave it at ""`,
+		some + "[ledger]\npath = \"/dev/null\"":               `a.toml:4:1: ledger.path: "/dev/null" is below /dev, where no file of ours belongs`,
+		some + "[ledger]\npath = \"ledger.db\"":               `a.toml:4:1: ledger.path: "ledger.db" is no absolute path`,
+		some + "min_agree = 2":                                "a.toml:3:1: time.min_agree: 2 can never be met, 1 servers are to be had",
+		some + "use = 1\nuse = 2":                             "a.toml:4:1: time.use stands twice",
+		some + "[[clock]]":                                    "a.toml:3:3: clock: a list of tables has no meaning here",
+		some + "[address]\n[address]":                         "a.toml:4:2: [address] stands twice",
+		"[time]\nservers = [\"no such name\"]":                `a.toml:2:1: time.servers: "no such name" is no server such as ntp.example.net, ntp.example.net:123 or [2001:db8::1]:123`,
+		"[time]\npools = [\"a.example\"]\npoll.min = \"16s\"": "a.toml:3:1: time.poll.min: 16s is below 1m4s, which a pool's servers are owed",
+		"":           `a.toml: no server is configured, and this build has no default pool: write servers = ["ntp.example.net"], or pools = ["2.VENDOR.pool.ntp.org"] of a vendor zone that is yours, under [time]`,
+		"\x00":       "a.toml: there is a NUL byte in it",
+		"a = \"\xff": "a.toml: it is not UTF-8",
+	} {
+		_, err := Parse([]File{{"a.toml", []byte(text)}})
+		if err == nil || err.Error() != want && !(strings.HasSuffix(want, ": ") && strings.HasPrefix(err.Error(), want)) {
+			t.Errorf("%q:\n%v\nwant\n%s", text, err, want)
+		}
+	}
+}
+
+func TestEffectiveIsTheSame(t *testing.T) {
+	for _, text := range []string{some, "[time]\npools = [\"2.x.example\"]\nuse = 2\n[shield]\nmode = \"off\"\ntrusted = [\"::/0\"]\n[address]\ninterface = \"eth0\""} {
+		c := parse(t, text)
+		again := parse(t, Effective(c))
+		if Effective(again) != Effective(c) || again.MinAgree != c.MinAgree {
+			t.Errorf("%s\nbecame\n%s", Effective(c), Effective(again))
+		}
+	}
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestConfD(t *testing.T) {
+	dir := t.TempDir()
+	main := filepath.Join(dir, "ntpveil.toml")
+	write(t, main, some+"use = 2\n")
+	write(t, filepath.Join(dir, "conf.d", "20-b.toml"), "[time]\nservers = [\"b.example\"]\n")
+	write(t, filepath.Join(dir, "conf.d", "10-a.toml"), "[time]\nservers = [\"a.example\"]\n[shield]\nhold = \"1m\"\n")
+	write(t, filepath.Join(dir, "conf.d", "ignored.conf"), "nonsense")
+	c, err := Load(main, true)
+	if err != nil || c.Servers[0].Host != "b.example" || c.Hold != time.Minute || c.Use != 2 {
+		t.Errorf("%+v, %v", c, err)
+	}
+	write(t, filepath.Join(dir, "conf.d", "30-c.toml"), "[shield]\nhold = 1\n")
+	var bad Errors
+	if _, err = Load(main, true); !errors.As(err, &bad) || len(bad) != 1 || !strings.HasSuffix(bad[0].File, "30-c.toml") || bad[0].Line != 2 {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestFilesThatAreNotThere(t *testing.T) {
+	defer func(p string) { DefaultPool = p }(DefaultPool)
+	DefaultPool = "2.vendor.pool.example"
+	missing := filepath.Join(t.TempDir(), "ntpveil.toml")
+	if c, err := Load(missing, false); err != nil || len(c.Pools) != 1 || c.Pools[0] != DefaultPool || c.MinAgree != 3 {
+		t.Errorf("%+v, %v", c, err)
+	}
+	for _, path := range []string{missing, t.TempDir(), "/dev/null"} {
+		var bad Errors
+		if _, err := Load(path, true); !errors.As(err, &bad) || bad[0].File != path {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+// TestSample: the sample shows every key, at its default.
+func TestSample(t *testing.T) {
+	b, err := os.ReadFile("../../packaging/ntpveil.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, l := range strings.Split(string(b), "\n") {
+		if s := strings.TrimPrefix(l, "#"); s != l && !strings.HasPrefix(s, " ") {
+			l = s
+		}
+		lines = append(lines, l)
+	}
+	text := strings.Join(lines, "\n")
+	entries, errs := read(File{"sample", []byte(text)})
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	shown := map[string]bool{}
+	for _, e := range entries {
+		shown[e.key] = true
+	}
+	for _, k := range keys {
+		if !shown[k.name] {
+			t.Errorf("%s is not in the sample", k.name)
+		}
+	}
+	const three = `servers = ["a.example", "b.example", "c.example"]`
+	c := parse(t, strings.Replace(text, "servers = []", three, 1))
+	want := parse(t, "[time]\n"+three)
+	if Effective(c) != Effective(want) {
+		t.Errorf("the sample says\n%s\nthe defaults are\n%s", Effective(c), Effective(want))
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(some))
+	f.Add([]byte("[time]\npools=[\"a.b\"]\npoll={min=\"64s\"}\n[shield]\nallow=[\"tcp/1\"]"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c, err := Parse([]File{{"f", text}})
+		var bad Errors
+		if err != nil {
+			if !errors.As(err, &bad) || len(bad) == 0 {
+				t.Fatalf("%T %v", err, err)
+			}
+			for _, e := range bad {
+				if e.Line > strings.Count(string(text), "\n")+1 {
+					t.Errorf("%v is outside the file", e)
+				}
+			}
+			return
+		}
+		again, err := Parse([]File{{"again", []byte(Effective(c))}})
+		if err != nil || Effective(again) != Effective(c) {
+			t.Errorf("%s\n%v", Effective(c), err)
+		}
+	})
+}

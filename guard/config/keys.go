@@ -1,0 +1,315 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+
+	"ntpveil/guard"
+	"ntpveil/rules"
+)
+
+// draft is the configuration while it is read.
+type draft struct {
+	guard.Config
+	pools    bool // written
+	minAgree bool // written
+}
+
+// key is one key: how its value is set and how it is printed.
+type key struct {
+	name string
+	set  func(d *draft, v *value) error
+	get  func(c *guard.Config) string
+}
+
+// keys is every key of the file, in the order in which they are printed.
+var keys = []key{
+	list("time.pools", func(d *draft) *[]string { d.pools = true; return &d.Pools }, name),
+	{"time.servers", setServers, getServers},
+	notYet("time.nts", "NTS"),
+	enum("time.dhcp", func(*draft) *string { return new(string) }, "join", "off"),
+	number("time.use", func(d *draft) *int { return &d.Use }, 1, 16),
+	number("time.min_agree", func(d *draft) *int { d.minAgree = true; return &d.MinAgree }, 1, 16),
+	length("time.poll.min", func(d *draft) *time.Duration { return &d.PollMin }, 16*time.Second, 36*time.Hour),
+	length("time.poll.max", func(d *draft) *time.Duration { return &d.PollMax }, 16*time.Second, 36*time.Hour),
+	flag("time.allow_private", func(d *draft) *bool { return &d.AllowPrivate }),
+	choice("clock.mode", func(d *draft) *bool { return &d.Observe }, map[string]bool{"discipline": false, "observe": true}),
+	length("clock.step.threshold", func(d *draft) *time.Duration { return &d.StepThreshold }, time.Millisecond, 24*time.Hour),
+	enum("clock.step.when", func(d *draft) *string { return &d.StepWhen }, "start", "always", "never"),
+	length("clock.max_change.forward", func(d *draft) *time.Duration { return &d.MaxForward }, 0, 20*365*24*time.Hour),
+	length("clock.max_change.backward", func(d *draft) *time.Duration { return &d.MaxBackward }, 0, 20*365*24*time.Hour),
+	enum("address.rotate", func(d *draft) *string { return &d.Rotate }, "query", "server", "off"),
+	text("address.interface", func(d *draft) *string { return &d.Interface }, device),
+	length("address.keep", func(d *draft) *time.Duration { return &d.Keep }, time.Minute, 24*time.Hour),
+	number("address.max", func(d *draft) *int { return &d.MaxAddrs }, 1, 64),
+	number("address.control", func(d *draft) *int { return &d.Control }, 0, 8),
+	choice("shield.mode", func(d *draft) *rules.Mode { return &d.Shield }, map[string]rules.Mode{"enforce": rules.Enforce, "observe": rules.Observe, "off": rules.Off}),
+	text("shield.preset", func(d *draft) *string { return &d.Preset }, preset),
+	{"shield.trusted", setTrusted, func(c *guard.Config) string { return quoteAll(c.Trusted) }},
+	{"shield.allow", setAllow, func(c *guard.Config) string { return quoteAll(c.Allow) }},
+	length("shield.hold", func(d *draft) *time.Duration { return &d.Hold }, 0, 24*time.Hour),
+	flag("shield.owner", func(d *draft) *bool { return &d.Owner }),
+	notYet("shield.files", "lists of prefixes"),
+	number("shield.log_group", func(d *draft) *uint16 { return &d.LogGroup }, 0, 65535),
+	enum("shield.if_impossible", func(d *draft) *string { return &d.IfImpossible }, "wait", "ask-stable"),
+	text("ledger.path", func(d *draft) *string { return &d.Ledger }, path),
+	text("control.socket", func(d *draft) *string { return &d.Socket }, path),
+	notYet("metrics.listen", "metrics"),
+}
+
+// defaults is the configuration of an empty file. Servers and min_agree follow.
+func defaults() draft {
+	return draft{Config: guard.Config{
+		Use: 4, PollMin: 64 * time.Second, PollMax: 2048 * time.Second,
+		StepThreshold: 500 * time.Millisecond, StepWhen: "start", MaxForward: 1000 * time.Second, MaxBackward: 1000 * time.Second,
+		Rotate: "query", Keep: 2 * time.Hour, MaxAddrs: 8, Control: 1,
+		Shield: rules.Enforce, Preset: rules.Workstation.Name, Allow: []rules.Service{{Proto: "tcp", Port: 22}},
+		Hold: 15 * time.Minute, LogGroup: 5, IfImpossible: "wait",
+		Ledger: "/var/lib/ntpveil/ledger.db", Socket: "/run/ntpveil/control.sock",
+	}}
+}
+
+func aString(v *value) (string, error) {
+	if v.kind != unstable.String {
+		return "", fmt.Errorf("a string is wanted")
+	}
+	return v.text, nil
+}
+
+func strings1(v *value) ([]string, error) {
+	if v.kind != unstable.Array || v.other {
+		return nil, fmt.Errorf("a list of strings is wanted")
+	}
+	return v.items, nil
+}
+
+func text(name string, field func(*draft) *string, check func(string) error) key {
+	return key{name,
+		func(d *draft, v *value) error {
+			s, err := aString(v)
+			if err == nil {
+				err = check(s)
+			}
+			*field(d) = s
+			return err
+		},
+		func(c *guard.Config) string { return quote(*field(&draft{Config: *c})) }}
+}
+
+func enum(name string, field func(*draft) *string, words ...string) key {
+	k := text(name, field, func(s string) error {
+		for _, w := range words {
+			if s == w {
+				return nil
+			}
+		}
+		return fmt.Errorf("%q is none of %s", s, quoteList(words))
+	})
+	get := k.get
+	k.get = func(c *guard.Config) string {
+		if s := get(c); s != `""` {
+			return s
+		}
+		return quote(words[0])
+	}
+	return k
+}
+
+func choice[T comparable](name string, field func(*draft) *T, words map[string]T) key {
+	return key{name,
+		func(d *draft, v *value) error {
+			s, err := aString(v)
+			if err != nil {
+				return err
+			}
+			x, known := words[s]
+			if !known {
+				return fmt.Errorf("%q is none of %s", s, quoteList(sortedKeys(words)))
+			}
+			*field(d) = x
+			return nil
+		},
+		func(c *guard.Config) string {
+			for s, x := range words {
+				if x == *field(&draft{Config: *c}) {
+					return quote(s)
+				}
+			}
+			return `""`
+		}}
+}
+
+func flag(name string, field func(*draft) *bool) key {
+	return key{name,
+		func(d *draft, v *value) error {
+			if v.kind != unstable.Bool {
+				return fmt.Errorf("true or false is wanted")
+			}
+			*field(d) = v.text == "true"
+			return nil
+		},
+		func(c *guard.Config) string { return strconv.FormatBool(*field(&draft{Config: *c})) }}
+}
+
+func number[T int | uint16](name string, field func(*draft) *T, least, most int64) key {
+	return key{name,
+		func(d *draft, v *value) error {
+			if v.kind != unstable.Integer {
+				return fmt.Errorf("a whole number is wanted")
+			}
+			n, err := strconv.ParseInt(strings.ReplaceAll(v.text, "_", ""), 0, 64)
+			if err != nil || n < least || n > most {
+				return fmt.Errorf("%s is not from %d to %d", v.text, least, most)
+			}
+			*field(d) = T(n)
+			return nil
+		},
+		func(c *guard.Config) string { return fmt.Sprint(*field(&draft{Config: *c})) }}
+}
+
+func length(name string, field func(*draft) *time.Duration, least, most time.Duration) key {
+	return key{name,
+		func(d *draft, v *value) error {
+			s, err := aString(v)
+			if err != nil {
+				return fmt.Errorf(`a time such as "64s" is wanted`)
+			}
+			x, err := time.ParseDuration(s)
+			switch {
+			case err != nil:
+				return fmt.Errorf(`%q is no time such as "64s" or "15m"`, s)
+			case x < least || x > most:
+				return fmt.Errorf("%s is not from %s to %s", s, least, most)
+			}
+			*field(d) = x
+			return nil
+		},
+		func(c *guard.Config) string { return quote(field(&draft{Config: *c}).String()) }}
+}
+
+func list(name string, field func(*draft) *[]string, check func(string) error) key {
+	return key{name,
+		func(d *draft, v *value) error {
+			items, err := strings1(v)
+			if err != nil {
+				return err
+			}
+			for i, s := range items {
+				if err := check(s); err != nil {
+					return err
+				}
+				for _, t := range items[:i] {
+					if strings.EqualFold(s, t) {
+						return fmt.Errorf("%q stands twice", s)
+					}
+				}
+			}
+			*field(d) = items
+			return nil
+		},
+		func(c *guard.Config) string { return quoteList(*field(&draft{Config: *c})) }}
+}
+
+// notYet is a key whose feature this version does not have: only its default
+// is taken, since anything else would promise what is not done.
+func notYet(name, feature string) key {
+	empty := "[]"
+	if name == "metrics.listen" {
+		empty = `""`
+	}
+	return key{name,
+		func(_ *draft, v *value) error {
+			if v.kind == unstable.Array && len(v.items) == 0 && !v.other && empty == "[]" || v.kind == unstable.String && v.text == "" && empty != "[]" {
+				return nil
+			}
+			return fmt.Errorf("this version has no %s: leave it at %s", feature, empty)
+		},
+		func(*guard.Config) string { return empty }}
+}
+
+func setTrusted(d *draft, v *value) error {
+	items, err := strings1(v)
+	if err != nil {
+		return err
+	}
+	d.Trusted = nil
+	for _, s := range items {
+		p, err := prefix(s)
+		if err != nil {
+			return err
+		}
+		d.Trusted = append(d.Trusted, p)
+	}
+	return nil
+}
+
+func prefix(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil:
+		return p, fmt.Errorf("%q is no prefix such as 2001:db8::/48", s)
+	case p != p.Masked():
+		return p, fmt.Errorf("%q has bits beyond its length: %s is meant?", s, p.Masked())
+	case p.Addr().Is4In6():
+		return p, fmt.Errorf("%q: write it as an IPv4 prefix", s)
+	}
+	return p, nil
+}
+
+func setAllow(d *draft, v *value) error {
+	items, err := strings1(v)
+	if err != nil {
+		return err
+	}
+	d.Allow = nil
+	for _, s := range items {
+		proto, port, _ := strings.Cut(s, "/")
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil || n == 0 || proto != "tcp" && proto != "udp" {
+			return fmt.Errorf("%q is no service such as tcp/22", s)
+		}
+		d.Allow = append(d.Allow, rules.Service{Proto: proto, Port: uint16(n)})
+	}
+	return nil
+}
+
+func setServers(d *draft, v *value) error {
+	items, err := strings1(v)
+	if err != nil {
+		return err
+	}
+	d.Servers = nil
+	for _, s := range items {
+		x, err := server(s)
+		if err != nil {
+			return err
+		}
+		for _, y := range d.Servers {
+			if x == y {
+				return fmt.Errorf("%q stands twice", s)
+			}
+		}
+		d.Servers = append(d.Servers, x)
+	}
+	return nil
+}
+
+func getServers(c *guard.Config) string {
+	var out []string
+	for _, s := range c.Servers {
+		host := s.Host
+		if strings.Contains(host, ":") {
+			host = "[" + host + "]"
+		}
+		out = append(out, fmt.Sprintf("%s:%d", host, s.Port))
+	}
+	return quoteList(out)
+}

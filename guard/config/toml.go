@@ -1,0 +1,215 @@
+package config
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// File is one file's text.
+type File struct {
+	Name string
+	Text []byte
+}
+
+// Error is one error and where it is. Line and Column begin at 1; 0: the file as
+// a whole.
+type Error struct {
+	File         string
+	Line, Column int
+	Text         string
+}
+
+func (e Error) Error() string {
+	if e.Line == 0 {
+		return e.File + ": " + e.Text
+	}
+	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Text)
+}
+
+// Errors are all errors of a configuration, in the order of files and lines.
+type Errors []Error
+
+func (e Errors) Error() string {
+	var lines []string
+	for _, x := range e {
+		lines = append(lines, x.Error())
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (e Errors) sorted() Errors {
+	slices.SortStableFunc(e, func(a, b Error) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return e
+}
+
+// place is where something stands.
+type place struct {
+	file         string
+	line, column int
+}
+
+func (p place) errorf(format string, args ...any) Error {
+	return Error{p.file, p.line, p.column, fmt.Sprintf(format, args...)}
+}
+
+// entry is one key and its value as they stand in a file.
+type entry struct {
+	key   string // dotted
+	value *value
+	at    place
+}
+
+// value is a TOML value of one of the kinds that are in use.
+type value struct {
+	kind  unstable.Kind
+	text  string   // of a string or an integer; "true" or "false"
+	items []string // of an array of strings
+	other bool     // an array of something else
+}
+
+// read lists the entries of a file, tables and dotted keys made flat.
+func read(f File) ([]entry, Errors) {
+	if err := plain(f); err != nil {
+		return nil, Errors{{File: f.Name, Text: err.Error()}}
+	}
+	r := reader{file: f}
+	r.parser.Reset(f.Text)
+	var table string
+	for r.parser.NextExpression() {
+		e := r.parser.Expression()
+		switch e.Kind {
+		case unstable.Table:
+			table = r.table(e)
+		case unstable.ArrayTable:
+			r.errs = append(r.errs, r.at(e.Key()).errorf("%s: a list of tables has no meaning here", dotted(e.Key())))
+			table = "?"
+		case unstable.KeyValue:
+			r.entry(table, e)
+		}
+	}
+	if err := r.parser.Error(); err != nil {
+		r.errs = append(r.errs, r.syntax(err))
+	}
+	return r.entries, r.errs
+}
+
+// plain refuses what is no text.
+func plain(f File) error {
+	switch {
+	case len(f.Text) > maxFile:
+		return fmt.Errorf("it is larger than %d bytes", maxFile)
+	case bytes.IndexByte(f.Text, 0) >= 0:
+		return errors.New("there is a NUL byte in it")
+	case !utf8.Valid(f.Text):
+		return errors.New("it is not UTF-8")
+	}
+	return nil
+}
+
+// reader reads one file.
+type reader struct {
+	file    File
+	parser  unstable.Parser
+	entries []entry
+	errs    Errors
+	tables  []string
+}
+
+func (r *reader) table(e *unstable.Node) string {
+	name := dotted(e.Key())
+	if slices.Contains(r.tables, name) {
+		r.errs = append(r.errs, r.at(e.Key()).errorf("[%s] stands twice", name))
+	}
+	if !slices.ContainsFunc(keys, func(k key) bool { return strings.HasPrefix(k.name, name+".") }) {
+		r.errs = append(r.errs, r.at(e.Key()).errorf("unknown table [%s]", name))
+		return "?"
+	}
+	r.tables = append(r.tables, name)
+	return name
+}
+
+// entry adds a key, or the keys of an inline table. Below an unknown table
+// nothing more is said.
+func (r *reader) entry(table string, e *unstable.Node) {
+	if table == "?" {
+		return
+	}
+	name := dotted(e.Key())
+	if table != "" {
+		name = table + "." + name
+	}
+	if e.Value().Kind == unstable.InlineTable {
+		for it := e.Value().Children(); it.Next(); {
+			r.entry(name, it.Node())
+		}
+		return
+	}
+	at := r.at(e.Key())
+	if slices.ContainsFunc(r.entries, func(x entry) bool { return x.key == name }) {
+		r.errs = append(r.errs, at.errorf("%s stands twice", name))
+		return
+	}
+	r.entries = append(r.entries, entry{name, valueOf(e.Value()), at})
+}
+
+func valueOf(n *unstable.Node) *value {
+	v := &value{kind: n.Kind, text: string(n.Data)}
+	if n.Kind != unstable.Array {
+		return v
+	}
+	v.items = []string{}
+	for it := n.Children(); it.Next(); {
+		switch it.Node().Kind {
+		case unstable.String:
+			v.items = append(v.items, string(it.Node().Data))
+		case unstable.Comment:
+		default:
+			v.other = true
+		}
+	}
+	return v
+}
+
+func dotted(it unstable.Iterator) string {
+	var parts []string
+	for it.Next() {
+		parts = append(parts, string(it.Node().Data))
+	}
+	return strings.Join(parts, ".")
+}
+
+// at is where a key begins.
+func (r *reader) at(it unstable.Iterator) place {
+	if !it.Next() {
+		return place{r.file.Name, 1, 1}
+	}
+	return r.offset(int(it.Node().Raw.Offset))
+}
+
+func (r *reader) offset(n int) place {
+	before := r.file.Text[:min(max(n, 0), len(r.file.Text))]
+	line := bytes.Count(before, []byte{'\n'}) + 1
+	return place{r.file.Name, line, utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:]) + 1}
+}
+
+// syntax is where the parser gave up.
+func (r *reader) syntax(err error) Error {
+	var p *unstable.ParserError
+	if errors.As(err, &p) && len(p.Highlight) > 0 {
+		return r.offset(int(r.parser.Range(p.Highlight).Offset)).errorf("%s", p.Message)
+	}
+	text := err.Error()
+	if p != nil {
+		text = p.Message
+	}
+	return r.offset(len(r.file.Text)).errorf("%s", text)
+}
