@@ -246,6 +246,8 @@ func systemdIsContent(t *testing.T, m *machine, _ *network) {
 
 func timedatectlSwitches(t *testing.T, m *machine, _ *network) {
 	m.run("timedatectl", "set-ntp", "false")
+	// It does not wait for the stop; what is ordered after the unit does.
+	m.run("systemd-run", "--quiet", "--wait", "--property=After=ntpveil.service", "true")
 	if out, _ := m.try("systemctl", "is-active", "ntpveil"); strings.TrimSpace(out) != "inactive" {
 		t.Errorf("after set-ntp false: %s", out)
 	}
@@ -267,8 +269,11 @@ func throwAways(m *machine) string {
 
 func comesBackAfterKill(t *testing.T, m *machine, _ *network) {
 	m.run("systemctl", "kill", "--kill-whom=main", "-s", "KILL", "ntpveil")
-	m.run("systemctl", "start", "ntpveil") // sooner than RestartSec
+	m.run("systemctl", "start", "ntpveil") // waits for the restart that is scheduled
 	m.run("ntpveil", "waitsync", "--timeout", "90s")
+	if restarts := m.property("NRestarts"); restarts != "1" {
+		t.Errorf("restarted %s times", restarts)
+	}
 }
 
 // files are all files of the machine that a package could leave behind.
