@@ -10,58 +10,153 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ntpveil/guard"
+	"ntpveil/guard/daemon"
 )
 
-var build = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+var (
+	_ daemon.Clock = (*Clock)(nil)
+	_ daemon.Clock = Observer{}
 
-// record makes a clock whose system calls are written down.
-func record(fail error) (*Clock, *[]string) {
+	build = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	may   = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+)
+
+// record makes a clock at a time whose system calls are written down.
+func record(at time.Time, fail error) (*Clock, *[]string) {
 	var calls []string
 	c := New(func(tx *unix.Timex) (int, error) {
-		calls = append(calls, fmt.Sprintf("modes=%#x time=%d.%09d offset=%d status=%#x maxerror=%d", tx.Modes, tx.Time.Sec, tx.Time.Usec, tx.Offset, tx.Status, tx.Maxerror))
+		calls = append(calls, text(tx))
 		return 0, fail
 	}, build)
-	c.now = func() time.Time { return time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC) }
+	c.now = func() time.Time { return at }
 	return c, &calls
 }
 
+// text is a system call as a person reads it.
+func text(tx *unix.Timex) string {
+	s := "modes " + bits(int64(tx.Modes), map[int64]string{unix.ADJ_SETOFFSET: "setoffset", unix.ADJ_OFFSET: "offset", unix.ADJ_TIMECONST: "timeconst",
+		unix.ADJ_STATUS: "status", unix.ADJ_MAXERROR: "maxerror", unix.ADJ_ESTERROR: "esterror", unix.ADJ_NANO: "nano"})
+	if tx.Modes&unix.ADJ_SETOFFSET != 0 {
+		s += fmt.Sprintf(", time %d s %d ns", tx.Time.Sec, tx.Time.Usec)
+	}
+	return s + fmt.Sprintf(", offset %d ns, constant %d, status %s, maxerror %d us, esterror %d us", tx.Offset, tx.Constant,
+		bits(int64(tx.Status), map[int64]string{unix.STA_PLL: "pll", unix.STA_FREQHOLD: "freqhold", unix.STA_INS: "ins", unix.STA_DEL: "del", unix.STA_UNSYNC: "unsync"}),
+		tx.Maxerror, tx.Esterror)
+}
+
+func bits(v int64, names map[int64]string) string {
+	var out []string
+	for b := int64(1); v != 0; b <<= 1 {
+		if v&b == 0 {
+			continue
+		}
+		v &^= b
+		name, known := names[b]
+		if !known {
+			name = fmt.Sprintf("%#x", b)
+		}
+		out = append(out, name)
+	}
+	return strings.Join(out, "|")
+}
+
 func TestExactCalls(t *testing.T) {
+	june, december := time.Date(2026, 6, 30, 0, 0, 0, 0, time.UTC), time.Date(2026, 12, 31, 23, 59, 0, 0, time.UTC)
 	for _, tt := range []struct {
 		name string
+		at   time.Time
 		fix  guard.Fix
 		want string
 	}{
-		{"step forward", guard.Fix{Key: 1, Step: 1500 * time.Millisecond, Error: time.Millisecond, Sync: true},
-			"modes=0x2100 time=1.500000000 offset=0 status=0x0 maxerror=0\nmodes=0x201c time=0.000000000 offset=0 status=0x2001 maxerror=1000"},
-		{"step back by less than a second", guard.Fix{Key: 1, Step: -250 * time.Millisecond, Sync: true},
-			"modes=0x2100 time=-1.750000000 offset=0 status=0x0 maxerror=0\nmodes=0x201c time=0.000000000 offset=0 status=0x2001 maxerror=0"},
-		{"slew", guard.Fix{Key: 1, Slew: -3 * time.Millisecond, Error: 20 * time.Millisecond, Sync: true},
-			"modes=0x201d time=0.000000000 offset=-3000000 status=0x2001 maxerror=20000"},
-		{"a leap second to insert", guard.Fix{Key: 1, Sync: true, Leap: 1}, "modes=0x201c time=0.000000000 offset=0 status=0x2011 maxerror=0"},
-		{"a leap second to delete", guard.Fix{Key: 1, Sync: true, Leap: 2}, "modes=0x201c time=0.000000000 offset=0 status=0x2021 maxerror=0"},
-		{"not synchronised", guard.Fix{Key: 1, Error: time.Hour}, "modes=0x201c time=0.000000000 offset=0 status=0x2041 maxerror=16000000"},
+		{"step forward", may, guard.Fix{Step: 1500 * time.Millisecond, Error: time.Millisecond, Sync: true},
+			"modes offset|maxerror|esterror|status|timeconst|setoffset|nano, time 1 s 500000000 ns, offset 0 ns, constant 2, status pll|freqhold, maxerror 1000 us, esterror 1000 us"},
+		{"step back by less than a second", may, guard.Fix{Step: -250 * time.Millisecond, Sync: true},
+			"modes offset|maxerror|esterror|status|timeconst|setoffset|nano, time -1 s 750000000 ns, offset 0 ns, constant 2, status pll|freqhold, maxerror 0 us, esterror 0 us"},
+		{"step back by whole seconds", may, guard.Fix{Step: -2 * time.Second, Sync: true},
+			"modes offset|maxerror|esterror|status|timeconst|setoffset|nano, time -2 s 0 ns, offset 0 ns, constant 2, status pll|freqhold, maxerror 0 us, esterror 0 us"},
+		{"slew", may, guard.Fix{Slew: -3 * time.Millisecond, Error: 20 * time.Millisecond, Sync: true},
+			"modes offset|maxerror|esterror|status|timeconst|nano, offset -3000000 ns, constant 2, status pll|freqhold, maxerror 20000 us, esterror 20000 us"},
+		{"nothing to move ends an earlier slew", may, guard.Fix{Sync: true},
+			"modes offset|maxerror|esterror|status|timeconst|nano, offset 0 ns, constant 2, status pll|freqhold, maxerror 0 us, esterror 0 us"},
+		{"not synchronised", may, guard.Fix{Error: time.Hour},
+			"modes offset|maxerror|esterror|status|timeconst|nano, offset 0 ns, constant 2, status pll|unsync|freqhold, maxerror 16000000 us, esterror 16000000 us"},
+		{"a negative error", may, guard.Fix{Error: -time.Hour, Sync: true},
+			"modes offset|maxerror|esterror|status|timeconst|nano, offset 0 ns, constant 2, status pll|freqhold, maxerror 0 us, esterror 0 us"},
+		{"a leap second tonight", june, guard.Fix{Sync: true, Leap: 1},
+			"modes offset|maxerror|esterror|status|timeconst|nano, offset 0 ns, constant 2, status pll|ins|freqhold, maxerror 0 us, esterror 0 us"},
+		{"one less tonight", december, guard.Fix{Sync: true, Leap: 2},
+			"modes offset|maxerror|esterror|status|timeconst|nano, offset 0 ns, constant 2, status pll|del|freqhold, maxerror 0 us, esterror 0 us"},
+		{"a leap second weeks ahead", june.Add(-time.Second), guard.Fix{Sync: true, Leap: 1},
+			"modes offset|maxerror|esterror|status|timeconst|nano, offset 0 ns, constant 2, status pll|freqhold, maxerror 0 us, esterror 0 us"},
+		{"a step over the midnight of a leap second", december, guard.Fix{Sync: true, Leap: 1, Step: time.Hour},
+			"modes offset|maxerror|esterror|status|timeconst|setoffset|nano, time 3600 s 0 ns, offset 0 ns, constant 2, status pll|freqhold, maxerror 0 us, esterror 0 us"},
 	} {
-		c, calls := record(nil)
+		c, calls := record(tt.at, nil)
+		tt.fix.Key = 1
 		seen := c.Fix(tt.fix)
-		if got := strings.Join(*calls, "\n"); got != tt.want || seen.Err != nil || seen.Made != tt.fix.Step || seen.Key != 1 {
-			t.Errorf("%s:\n%s\nwant\n%s\nseen %+v", tt.name, got, tt.want, seen)
+		if got := strings.Join(*calls, "\n"); got != tt.want {
+			t.Errorf("%s:\n%s\nwant\n%s", tt.name, got, tt.want)
+		}
+		if seen != (guard.ClockSeen{Key: 1, Made: tt.fix.Step}) {
+			t.Errorf("%s: seen %+v", tt.name, seen)
 		}
 	}
 }
 
-func TestRefusals(t *testing.T) {
+func TestRefusalsTouchNothing(t *testing.T) {
 	for name, fix := range map[string]guard.Fix{
-		"before the build":    {Step: -365 * 24 * time.Hour},
-		"a slew beyond 0.5 s": {Slew: time.Second},
+		"before the build":                {Step: build.Sub(may) - time.Nanosecond},
+		"a slew beyond half a second":     {Slew: maxSlew + 1},
+		"a slew back by more than that":   {Slew: -maxSlew - 1},
+		"a step with a slew that is none": {Step: time.Second, Slew: time.Hour},
 	} {
-		c, calls := record(nil)
+		c, calls := record(may, nil)
 		if seen := c.Fix(fix); seen.Err == nil || seen.Made != 0 || len(*calls) != 0 {
 			t.Errorf("%s: %+v, calls %v", name, seen, *calls)
 		}
 	}
-	c, _ := record(unix.EPERM)
-	if seen := c.Fix(guard.Fix{Slew: 1}); !errors.Is(seen.Err, unix.EPERM) || !strings.Contains(seen.Err.Error(), "CAP_SYS_TIME") {
-		t.Errorf("without the capability: %v", seen.Err)
+	c, calls := record(may, nil)
+	if seen := c.Fix(guard.Fix{Step: build.Sub(may)}); seen.Err != nil || len(*calls) != 1 {
+		t.Errorf("a step onto the build date: %+v", seen)
+	}
+}
+
+func TestAFailedCallMadeNothing(t *testing.T) {
+	c, calls := record(may, unix.EPERM)
+	seen := c.Fix(guard.Fix{Key: 3, Step: time.Second})
+	if !errors.Is(seen.Err, unix.EPERM) || !strings.Contains(seen.Err.Error(), "CAP_SYS_TIME") || seen.Made != 0 || seen.Key != 3 || len(*calls) != 1 {
+		t.Errorf("%+v, calls %v", seen, *calls)
+	}
+}
+
+// TestReadTheKernel reads this machine's clock, with no mode set.
+func TestReadTheKernel(t *testing.T) {
+	c := New(func(tx *unix.Timex) (int, error) {
+		if *tx != (unix.Timex{}) {
+			t.Fatal("something is to be changed: " + text(tx))
+		}
+		return Kernel(tx)
+	}, build)
+	if s, err := c.Read(); err != nil || s.MaxError < 0 || s.MaxError > maxError || s.Frequency < -500 || s.Frequency > 500 {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+func TestReadUnderstands(t *testing.T) {
+	c := New(func(tx *unix.Timex) (int, error) {
+		tx.Status, tx.Maxerror, tx.Esterror, tx.Freq = unix.STA_PLL, 2500, 80, -3<<15
+		return 0, nil
+	}, build)
+	want := State{Synchronised: true, MaxError: 2500 * time.Microsecond, EstError: 80 * time.Microsecond, Frequency: -1.5}
+	if s, err := c.Read(); err != nil || s != want {
+		t.Errorf("%+v, %v, want %+v", s, err, want)
+	}
+}
+
+func TestNarrowFieldsAreNoticed(t *testing.T) {
+	var narrow int32
+	if put(&narrow, 1<<31) || !put(&narrow, -1<<31) {
+		t.Error("a value that does not fit 32 bits")
 	}
 }
 
