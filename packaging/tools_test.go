@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -72,7 +73,7 @@ func deb(t *testing.T) string {
 	need(t, "dpkg-buildpackage", "dh", "scdoc", "go")
 	built.Do(func() {
 		if built.dir, built.err = os.MkdirTemp("", "ntpveil-deb-"); built.err == nil {
-			built.deb, built.log, built.err = buildDeb(built.dir)
+			built.deb, built.log, built.err = buildDeb("build-deb", built.dir)
 		}
 	})
 	if built.err != nil {
@@ -81,10 +82,15 @@ func deb(t *testing.T) string {
 	return built.deb
 }
 
-// buildDeb builds the package into dir, the way `make deb` does.
-func buildDeb(dir string) (path, log string, err error) {
-	cmd := exec.Command("./build-deb", dir)
-	cmd.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=-mod=readonly", "POOL=")
+// buildDeb builds the package into dir, the way `make deb` does. The sources are
+// those that the script stands in.
+func buildDeb(script, dir string) (path, log string, err error) {
+	path, err = filepath.Abs(script)
+	if err != nil {
+		return "", "", err
+	}
+	cmd := exec.Command(path, dir)
+	cmd.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=-mod=readonly", "POOL=", "COMMIT=000000000000")
 	out, err := cmd.CombinedOutput()
 	lines := strings.Fields(string(out))
 	if err != nil || len(lines) == 0 {
