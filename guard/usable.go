@@ -9,21 +9,30 @@ var neverServers = []struct {
 	why    string
 }{
 	{netip.MustParsePrefix("0.0.0.0/8"), "this network"},
-	{netip.MustParsePrefix("240.0.0.0/4"), "reserved"},
-	{netip.MustParsePrefix("fec0::/10"), "site-local"},
+	{netip.MustParsePrefix("192.0.0.0/24"), "protocol assignments"},
+	{netip.MustParsePrefix("240.0.0.0/4"), "reserved"}, // broadcast too
+	{netip.MustParsePrefix("::/96"), "IPv4-compatible"},
 	{netip.MustParsePrefix("100::/64"), "discard-only"},
+	{netip.MustParsePrefix("fec0::/10"), "site-local"},
 }
 
-// usable says why an answer cannot be a server; empty where it can.
+// localNAT64 is for translation within a site (RFC 8215), and so is private.
+var localNAT64 = netip.MustParsePrefix("64:ff9b:1::/48")
+
+// sixToFour carries an IPv4 address behind its first 16 bits (RFC 3056).
+var sixToFour = netip.MustParsePrefix("2002::/16")
+
+// usable says why an answer cannot be a server; empty where it can. An IPv6
+// address that a packet leaves as IPv4 is judged by the IPv4 address in it.
 func usable(a netip.Addr, allowPrivate bool, own []netip.Addr) string {
+	a = a.Unmap()
 	for _, o := range own {
-		if o == a {
+		if o.Unmap() == a {
 			return "our own address"
 		}
 	}
-	if nat64.Contains(a) {
-		b := a.As16()
-		return usable(netip.AddrFrom4([4]byte(b[12:])), allowPrivate, own)
+	if four, ok := embedded(a); ok {
+		return usable(four, allowPrivate, own)
 	}
 	switch {
 	case !a.IsValid() || a.IsUnspecified():
@@ -34,7 +43,7 @@ func usable(a netip.Addr, allowPrivate bool, own []netip.Addr) string {
 		return "multicast address"
 	case a.IsLinkLocalUnicast():
 		return "link-local address"
-	case (a.IsPrivate() || sharedSpace.Contains(a)) && !allowPrivate:
+	case (a.IsPrivate() || sharedSpace.Contains(a) || localNAT64.Contains(a)) && !allowPrivate:
 		return "private address (time.allow_private permits it)"
 	}
 	for _, n := range neverServers {
@@ -43,4 +52,16 @@ func usable(a netip.Addr, allowPrivate bool, own []netip.Addr) string {
 		}
 	}
 	return ""
+}
+
+// embedded is the IPv4 address in a NAT64 (RFC 6052) or 6to4 address.
+func embedded(a netip.Addr) (netip.Addr, bool) {
+	b := a.As16()
+	switch {
+	case nat64.Contains(a):
+		return netip.AddrFrom4([4]byte(b[12:])), true
+	case sixToFour.Contains(a):
+		return netip.AddrFrom4([4]byte(b[2:])), true
+	}
+	return netip.Addr{}, false
 }
