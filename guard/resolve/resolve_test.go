@@ -5,22 +5,144 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 
 	"ntpveil/guard"
+	"ntpveil/guard/daemon"
 )
 
-// server is a name server on loopback: handle makes the answer to a question.
-func server(t *testing.T, handle func(q dnsmessage.Question, m *dnsmessage.Message)) *net.Resolver {
+var (
+	_ daemon.Resolver = (*Resolver)(nil)
+
+	one4 = netip.MustParseAddr("192.0.2.1")
+	one6 = netip.MustParseAddr("2001:db8::1")
+	two6 = netip.MustParseAddr("2001:db8::2")
+)
+
+func lookup(t *testing.T, dns *net.Resolver, name string, within time.Duration) guard.Resolved {
 	t.Helper()
+	r := &Resolver{Now: func() time.Duration { return time.Hour }, DNS: dns}
+	got := r.Lookup(t.Context(), guard.Lookup{Key: 9, Name: name, By: time.Hour + within})
+	if got.Key != 9 || (got.Err == nil) != (len(got.Addrs) > 0) {
+		t.Errorf("%+v", got)
+	}
+	return got
+}
+
+func TestAnswers(t *testing.T) {
+	mapped := netip.AddrFrom16(one4.As16())
+	for name, tt := range map[string]struct {
+		handle handler
+		name   string
+		want   []netip.Addr
+	}{
+		"both families, IPv6 first":       {addrs(one4, one6, one6, two6), "pool.example.", []netip.Addr{one6, two6, one4}},
+		"a name without its dot":          {addrs(one6), "pool.example", []netip.Addr{one6}},
+		"only A":                          {addrs(one4), "pool.example.", []netip.Addr{one4}},
+		"only AAAA":                       {addrs(one6), "pool.example.", []netip.Addr{one6}},
+		"AAAA fails, A is kept":           {families(code(dnsmessage.RCodeServerFailure), addrs(one4)), "pool.example.", []netip.Addr{one4}},
+		"A fails, AAAA is kept":           {families(addrs(one6), code(dnsmessage.RCodeServerFailure)), "pool.example.", []netip.Addr{one6}},
+		"AAAA is missing, A is kept":      {families(code(dnsmessage.RCodeNameError), addrs(one4)), "pool.example.", []netip.Addr{one4}},
+		"an IPv4 address in a AAAA":       {families(addrs(mapped), addrs(one4)), "pool.example.", []netip.Addr{one4}},
+		"an address needs no server":      {mute, "2001:db8::2", []netip.Addr{two6}},
+		"an IPv4 address neither":         {mute, "192.0.2.1", []netip.Addr{one4}},
+		"nor an IPv4 address in IPv6":     {mute, "::ffff:192.0.2.1", []netip.Addr{one4}},
+		"an alias is followed":            {alias(one6), "pool.example.", []netip.Addr{one6}},
+		"other records are passed over":   {noise(one6), "pool.example.", []netip.Addr{one6}},
+		"too long for UDP: TCP is asked":  {addrs(run(20)...), "pool.example.", run(20)},
+		"thousands: the first are enough": {addrs(run(3000)...), "pool.example.", run(maxAnswers)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := lookup(t, server(t, tt.handle), tt.name, 5*time.Second); got.Err != nil || !slices.Equal(sorted(got.Addrs), sorted(tt.want)) || !sixFirst(got.Addrs) {
+				t.Errorf("%v, %v, want %v", got.Addrs, got.Err, tt.want)
+			}
+		})
+	}
+}
+
+// run is n IPv4 addresses. Go's resolver keeps their order, as they differ in
+// nothing that RFC 6724 looks at.
+func run(n int) (out []netip.Addr) {
+	for i := range n {
+		out = append(out, netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}))
+	}
+	return out
+}
+
+func sorted(addrs []netip.Addr) []netip.Addr {
+	addrs = slices.Clone(addrs)
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return addrs
+}
+
+func sixFirst(addrs []netip.Addr) bool {
+	return slices.IsSortedFunc(addrs, func(a, b netip.Addr) int { return b.BitLen() - a.BitLen() })
+}
+
+func alias(a netip.Addr) handler {
+	real := dnsmessage.MustNewName("real.example.")
+	return func(q dnsmessage.Question, m *dnsmessage.Message) bool {
+		asked := q.Name
+		q.Name = real
+		addrs(a)(q, m)
+		h := dnsmessage.ResourceHeader{Name: asked, Type: dnsmessage.TypeCNAME, Class: q.Class, TTL: 60}
+		m.Answers = append([]dnsmessage.Resource{{Header: h, Body: &dnsmessage.CNAMEResource{CNAME: real}}}, m.Answers...)
+		return true
+	}
+}
+
+func noise(a netip.Addr) handler {
+	return func(q dnsmessage.Question, m *dnsmessage.Message) bool {
+		h := dnsmessage.ResourceHeader{Name: q.Name, Type: dnsmessage.TypeTXT, Class: q.Class, TTL: 60}
+		m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.TXTResource{TXT: []string{"hello"}}})
+		return addrs(a)(q, m)
+	}
+}
+
+func TestFailures(t *testing.T) {
+	for name, tt := range map[string]struct {
+		handle  handler
+		name    string
+		missing bool
+	}{
+		"no such name":             {code(dnsmessage.RCodeNameError), "pool.example.", true},
+		"a name without addresses": {addrs(), "pool.example.", true},
+		"not a name":               {mute, "a name with blanks", true},
+		"no name":                  {mute, "", true},
+		"the server fails":         {code(dnsmessage.RCodeServerFailure), "pool.example.", false},
+		"the server refuses":       {code(dnsmessage.RCodeRefused), "pool.example.", false},
+		"half of it fails":         {families(code(dnsmessage.RCodeNameError), code(dnsmessage.RCodeServerFailure)), "pool.example.", false},
+		"silence":                  {mute, "pool.example.", false},
+		"an address with a zone":   {mute, "fe80::1%lo", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := lookup(t, server(t, tt.handle), tt.name, 200*time.Millisecond); got.Err == nil || errors.Is(got.Err, ErrNotFound) != tt.missing {
+				t.Errorf("%v, %v", got.Addrs, got.Err)
+			}
+		})
+	}
+}
+
+// TestASilentFamilyTakesNothingAlong: AAAA is never answered, and the A are there
+// before the deadline.
+func TestASilentFamilyTakesNothingAlong(t *testing.T) {
+	start := time.Now()
+	got := lookup(t, server(t, families(mute, addrs(one4))), "pool.example.", time.Second)
+	if took := time.Since(start); !slices.Equal(got.Addrs, []netip.Addr{one4}) || took >= time.Second {
+		t.Errorf("%v, %v after %s", got.Addrs, got.Err, took)
+	}
+}
+
+func TestGarbageIsNoAnswer(t *testing.T) {
 	c, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
+	defer c.Close()
 	go func() {
 		buf := make([]byte, 2048)
 		for {
@@ -28,108 +150,62 @@ func server(t *testing.T, handle func(q dnsmessage.Question, m *dnsmessage.Messa
 			if err != nil {
 				return
 			}
-			var m dnsmessage.Message
-			if m.Unpack(buf[:n]) != nil {
-				continue
-			}
-			m.Response, m.RecursionAvailable, m.Additionals = true, true, nil
-			handle(m.Questions[0], &m)
-			if out, err := m.Pack(); err == nil {
-				_, _ = c.WriteTo(out, from)
+			for _, b := range [][]byte{{}, buf[:n/2], buf[:n], append(buf[:2:2], 0xff, 0xff, 0xff), make([]byte, 1400)} {
+				_, _ = c.WriteTo(b, from)
 			}
 		}
 	}()
-	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		if network == "tcp" {
-			return nil, errors.New("no TCP here")
-		}
+	dns := &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
 		return net.Dial("udp", c.LocalAddr().String())
 	}}
-}
-
-func answer(m *dnsmessage.Message, q dnsmessage.Question, addrs ...string) {
-	for _, text := range addrs {
-		a := netip.MustParseAddr(text)
-		h := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60}
-		switch {
-		case a.Is4() && q.Type == dnsmessage.TypeA:
-			m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AResource{A: a.As4()}})
-		case a.Is6() && q.Type == dnsmessage.TypeAAAA:
-			m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AAAAResource{AAAA: a.As16()}})
-		}
+	if got := lookup(t, dns, "pool.example.", 200*time.Millisecond); got.Err == nil || errors.Is(got.Err, ErrNotFound) {
+		t.Errorf("%v, %v", got.Addrs, got.Err)
 	}
 }
 
-func lookup(t *testing.T, dns *net.Resolver, name string) guard.Resolved {
-	t.Helper()
+func TestACancelledLookUpEnds(t *testing.T) {
+	asked := make(chan struct{}, 16)
+	dns := server(t, func(dnsmessage.Question, *dnsmessage.Message) bool {
+		asked <- struct{}{}
+		return false
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-asked
+		cancel()
+	}()
 	r := &Resolver{Now: func() time.Duration { return 0 }, DNS: dns}
-	return r.Lookup(t.Context(), guard.Lookup{Key: 9, Name: name, By: 3 * time.Second})
-}
-
-func TestBothFamiliesIPv6First(t *testing.T) {
-	dns := server(t, func(q dnsmessage.Question, m *dnsmessage.Message) {
-		answer(m, q, "192.0.2.1", "2001:db8::1", "2001:db8::1", "2001:db8::2")
-	})
-	got := lookup(t, dns, "pool.example.")
-	want := []netip.Addr{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2"), netip.MustParseAddr("192.0.2.1")}
-	if got.Err != nil || got.Key != 9 || len(got.Addrs) != 3 || got.Addrs[0] != want[0] || got.Addrs[2] != want[2] {
-		t.Errorf("%+v, want %v", got, want)
+	if got := r.Lookup(ctx, guard.Lookup{Name: "pool.example.", By: time.Hour}); got.Err == nil || errors.Is(got.Err, ErrNotFound) {
+		t.Errorf("%v, %v", got.Addrs, got.Err)
 	}
 }
 
-func TestOneFamilyFailsAndTheOtherIsKept(t *testing.T) {
-	dns := server(t, func(q dnsmessage.Question, m *dnsmessage.Message) {
-		if q.Type == dnsmessage.TypeAAAA {
-			m.RCode = dnsmessage.RCodeServerFailure
-			return
+func TestALateLookUpFails(t *testing.T) {
+	if got := lookup(t, server(t, addrs(one6)), "pool.example.", -time.Second); got.Err == nil {
+		t.Errorf("%v", got.Addrs)
+	}
+}
+
+// FuzzSift: whatever addresses come, those that are kept are plain.
+func FuzzSift(f *testing.F) {
+	f.Add([]byte("0123456789abcdef0123456789abcdef"), []byte("0123"), "")
+	f.Add([]byte{15: 1}, []byte{}, "eth0")
+	f.Fuzz(func(t *testing.T, six, four []byte, zone string) {
+		var a, b []netip.Addr
+		for ; len(six) >= 16; six = six[16:] {
+			a = append(a, netip.AddrFrom16([16]byte(six)).WithZone(zone))
 		}
-		answer(m, q, "192.0.2.1")
-	})
-	if got := lookup(t, dns, "pool.example."); got.Err != nil || len(got.Addrs) != 1 {
-		t.Errorf("%+v", got)
-	}
-}
-
-func TestMissingIsToldFromFailing(t *testing.T) {
-	for code, missing := range map[dnsmessage.RCode]bool{dnsmessage.RCodeNameError: true, dnsmessage.RCodeServerFailure: false} {
-		dns := server(t, func(_ dnsmessage.Question, m *dnsmessage.Message) { m.RCode = code })
-		if got := lookup(t, dns, "pool.example."); got.Err == nil || errors.Is(got.Err, ErrNotFound) != missing {
-			t.Errorf("%v: %v", code, got.Err)
+		for ; len(four) >= 4; four = four[4:] {
+			b = append(b, netip.AddrFrom4([4]byte(four)))
 		}
-	}
-}
-
-func TestAnswersAreBounded(t *testing.T) {
-	var many []netip.Addr
-	for i := range 1000 {
-		many = append(many, netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}))
-	}
-	if got := sift(many); len(got) != maxAnswers {
-		t.Errorf("%d answers", len(got))
-	}
-	if got := sift([]netip.Addr{netip.MustParseAddr("::ffff:192.0.2.1"), netip.MustParseAddr("fe80::1%eth0"), netip.MustParseAddr("192.0.2.1")}); len(got) != 1 || !got[0].Is4() {
-		t.Errorf("%v", got)
-	}
-}
-
-func TestALiteralNeedsNoServer(t *testing.T) {
-	dns := server(t, func(q dnsmessage.Question, _ *dnsmessage.Message) { t.Errorf("asked for %v", q.Name) })
-	if got := lookup(t, dns, "2001:db8::7"); got.Err != nil || len(got.Addrs) != 1 {
-		t.Errorf("%+v", got)
-	}
-}
-
-func TestTheDeadlineHolds(t *testing.T) {
-	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer silent.Close()
-	dns := &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
-		return net.Dial("udp", silent.LocalAddr().String())
-	}}
-	r := &Resolver{Now: func() time.Duration { return time.Minute }, DNS: dns}
-	if got := r.Lookup(t.Context(), guard.Lookup{Name: "pool.example.", By: time.Minute + 50*time.Millisecond}); got.Err == nil || errors.Is(got.Err, ErrNotFound) {
-		t.Errorf("%+v", got)
-	}
+		out := sift(a, b)
+		if len(out) > 2*maxAnswers || !sixFirst(out) || len(slices.Compact(sorted(out))) != len(out) {
+			t.Errorf("%v", out)
+		}
+		for _, o := range out {
+			if !o.IsValid() || o.Zone() != "" || o.Is4In6() {
+				t.Errorf("%v", o)
+			}
+		}
+	})
 }
