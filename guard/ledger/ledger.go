@@ -1,191 +1,190 @@
 package ledger
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime/debug"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 
 	"ntpveil/guard"
 )
 
-// Errors that callers may test for.
-var (
-	ErrLocked = errors.New("another process holds it")
-	ErrNewer  = errors.New("it was written by a newer version")
-)
+// ErrLocked is in the error of Open where another process has the ledger.
+var ErrLocked = errors.New("another process has it open")
 
-const (
-	schema     = "1"
-	lockWait   = time.Second
-	pruneEvery = 500                 // rows
-	keepAfter  = 30 * 24 * time.Hour // exposures are kept so long after their guard ended
-)
+// ErrNewer is in the error of Open where a newer version wrote the ledger.
+var ErrNewer = errors.New("a newer version wrote it")
 
-// The buckets and how much each may hold.
-var limits = map[string]int{"exposures": 20000, "servers": 4096, "pools": 256, "clock": 1}
-
-var (
-	metaBucket = []byte("meta")
-	schemaKey  = []byte("schema")
-	clockKey   = []byte("clock")
-)
-
-// Ledger is an open file.
+// Ledger is an open ledger.
 type Ledger struct {
-	db    *bolt.DB
-	aside string // where a damaged file was moved to, and why
-	wrote atomic.Int64
+	path string // without symbolic links
+
+	mu     sync.Mutex
+	store  *store // nil: given up; the next Write opens it anew
+	why    error  // it was given up
+	told   error  // what Load has to tell, once
+	closed bool
 }
 
-// Open opens or makes the file. A damaged one is moved aside: Load says so.
+// store is one opened file.
+type store struct {
+	db     *bolt.DB
+	file   *os.File    // db's own
+	seen   os.FileInfo // when it was last looked at
+	count  map[string]int
+	before time.Time // when it was last written by an earlier run
+	opened time.Time
+	pruned time.Time // zero: not since it was opened
+	lost   error     // what was put aside for it
+}
+
+// Open opens the ledger, or begins one: the directory is made with mode 0700, the
+// file with 0600. A damaged file is kept aside, which Load tells.
 func Open(path string) (*Ledger, error) {
-	if err := regular(path); err != nil {
+	real, err := locate(path)
+	if err != nil {
 		return nil, fmt.Errorf("open ledger %s: %w", path, err)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	s, err := openStore(real)
+	if err != nil {
 		return nil, fmt.Errorf("open ledger %s: %w", path, err)
 	}
-	db, err := open(path)
-	switch {
-	case err == nil:
-		return &Ledger{db: db}, nil
-	case errors.Is(err, ErrLocked), errors.Is(err, ErrNewer), errors.Is(err, fs.ErrPermission), !exists(path):
-		return nil, fmt.Errorf("open ledger %s: %w", path, err)
-	}
-	aside := fmt.Sprintf("%s.damaged-%d", path, time.Now().UnixNano())
-	if e := os.Rename(path, aside); e != nil {
-		return nil, fmt.Errorf("open ledger %s: %w; move it aside: %w", path, err, e)
-	}
-	db, e := open(path)
-	if e != nil {
-		return nil, fmt.Errorf("open ledger %s: %w", path, e)
-	}
-	return &Ledger{db: db, aside: fmt.Sprintf("it was damaged (%v) and was moved to %s", err, aside)}, nil
+	return &Ledger{path: real, store: s, told: s.lost}, nil
 }
 
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
+// Load is what the ledger remembers: servers that hold a place first, then the
+// newest. An error may come along with a snapshot and a ledger that works: that a
+// damaged file was put aside (told once), or that rows did not parse and were left out.
+func (l *Ledger) Load() (guard.Snapshot, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.usable(); err != nil {
+		return guard.Snapshot{}, fmt.Errorf("read ledger: %w", err)
+	}
+	var snapshot guard.Snapshot
+	skipped := 0
+	err := l.guarded(func() error {
+		return l.store.db.View(func(tx *bolt.Tx) error {
+			snapshot, skipped = snapshotOf(tx)
+			return nil
+		})
+	})
+	if err != nil {
+		return guard.Snapshot{}, fmt.Errorf("read ledger: %w", err)
+	}
+	told := l.told
+	l.told = nil
+	if skipped > 0 {
+		told = errors.Join(told, fmt.Errorf("read ledger: %d rows do not parse and were left out", skipped))
+	}
+	return snapshot, told
 }
 
-// regular refuses what must never be opened for writing as root: devices,
-// directories, links to them.
-func regular(path string) error {
-	st, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+// Write stores records durably, in order, in one transaction. After an error that
+// says that the file is gone or damaged the next Write begins a fresh one.
+func (l *Ledger) Write(records []guard.Record) error {
+	rows, err := rowsOf(records)
+	if err != nil {
+		return fmt.Errorf("write ledger: %w", err)
+	}
+	if len(rows) == 0 {
 		return nil
-	case err != nil:
-		return err
-	case !st.Mode().IsRegular():
-		return errors.New("not a regular file")
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.reopen(); err != nil {
+		return fmt.Errorf("write ledger: %w", err)
+	}
+	if err := l.usable(); err != nil {
+		return fmt.Errorf("write ledger: %w", err)
+	}
+	if err := l.guarded(func() error { return l.store.put(rows, newest(records)) }); err != nil {
+		return fmt.Errorf("write ledger: %w", err)
 	}
 	return nil
 }
 
-// open opens the file and checks it whole. bbolt panics and faults on some
-// damage: both are errors here.
-func open(path string) (db *bolt.DB, err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			db, err = nil, fmt.Errorf("damaged: %v", p)
-		}
-	}()
-	db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait, FreelistType: bolt.FreelistMapType})
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, ErrLocked
+// Close ends the use of the file. Closing twice is no error.
+func (l *Ledger) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil
 	}
-	if err != nil {
-		return nil, err
+	l.closed = true
+	if l.store == nil {
+		return nil
 	}
-	if err := prepare(db); err != nil {
-		_ = db.Close()
-		return nil, err
+	if err := l.store.db.Close(); err != nil {
+		return fmt.Errorf("close ledger: %w", err)
 	}
-	return db, nil
+	return nil
 }
 
-// prepare reads every row, then the schema, and makes what is missing. bbolt's
-// own check panics in a goroutine of its own, where nobody can catch it.
-func prepare(db *bolt.DB) error {
-	err := db.View(func(tx *bolt.Tx) error {
-		return tx.ForEach(func(_ []byte, b *bolt.Bucket) error {
-			return b.ForEach(func(_, _ []byte) error { return nil })
-		})
-	})
+// usable says why the store cannot be used now. The file may have been removed,
+// replaced or cut short since: what is written to it then would be lost.
+func (l *Ledger) usable() error {
+	switch {
+	case l.closed:
+		return os.ErrClosed
+	case l.store == nil:
+		return l.why
+	}
+	now, err := os.Stat(l.path)
+	switch {
+	case errors.Is(err, os.ErrNotExist) || err == nil && !os.SameFile(now, l.store.seen):
+		return l.fail(errors.New("the file was removed or replaced"))
+	case err != nil:
+		return err
+	case now.Size() < l.store.seen.Size():
+		return l.fail(errors.New("the file was cut short"))
+	}
+	l.store.seen = now
+	return nil
+}
+
+// fail gives the store up.
+func (l *Ledger) fail(why error) error {
+	_ = l.store.db.Close() // what was acknowledged is on disk
+	l.store, l.why = nil, why
+	return why
+}
+
+// reopen takes the place of a store that was given up.
+func (l *Ledger) reopen() error {
+	if l.store != nil || l.closed {
+		return nil
+	}
+	s, err := openStore(l.path)
 	if err != nil {
 		return err
 	}
-	return db.Update(func(tx *bolt.Tx) error {
-		meta, err := tx.CreateBucketIfNotExists(metaBucket)
-		if err != nil {
-			return err
-		}
-		if v := meta.Get(schemaKey); v != nil && string(v) != schema {
-			return fmt.Errorf("%w (schema %q)", ErrNewer, v)
-		}
-		for name := range limits {
-			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
-				return err
-			}
-		}
-		return meta.Put(schemaKey, []byte(schema))
-	})
+	l.store, l.told = s, errors.Join(l.told, s.lost)
+	return nil
 }
 
-// Close closes the file.
-func (l *Ledger) Close() error { return l.db.Close() }
-
-// Load reads everything. An error may come with a snapshot that is usable: a
-// damaged file was moved aside, or some rows could not be read.
-func (l *Ledger) Load() (guard.Snapshot, error) {
-	var s guard.Snapshot
-	bad := 0
-	err := l.db.View(func(tx *bolt.Tx) error {
-		s.Exposures = rows[guard.ExposureRecord](tx, "exposures", &bad)
-		s.Servers = rows[guard.ServerRecord](tx, "servers", &bad)
-		s.Pools = rows[guard.PoolRecord](tx, "pools", &bad)
-		for _, c := range rows[guard.ClockRecord](tx, "clock", &bad) {
-			s.Clock = c
+// guarded makes an error of a panic in bbolt, and of the fault that reading its
+// map is where the disk fails or the file was cut short under it. The store is
+// given up and the file put aside. Locks of bbolt may be held for ever, so only
+// the file is closed.
+func (l *Ledger) guarded(work func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
 		}
-		return nil
-	})
-	switch {
-	case err != nil:
-		return guard.Snapshot{}, fmt.Errorf("read ledger: %w", err)
-	case l.aside != "":
-		return s, errors.New(l.aside)
-	case bad > 0:
-		return s, fmt.Errorf("read ledger: %d rows could not be read and are ignored", bad)
-	}
-	return s, nil
-}
-
-// rows decodes a bucket; what cannot be read is counted.
-func rows[T any](tx *bolt.Tx, bucket string, bad *int) []T {
-	var out []T
-	c := tx.Bucket([]byte(bucket)).Cursor()
-	for k, v := c.First(); k != nil; k, v = c.Next() {
-		if x, err := decode[T](v); err == nil {
-			out = append(out, x)
-		} else {
-			*bad++
+		kept, asideErr := aside(l.path)
+		_ = l.store.file.Close()
+		l.store, l.why = nil, fmt.Errorf("the file is damaged: %v; it is kept as %s", p, kept)
+		if asideErr != nil {
+			l.why = fmt.Errorf("the file is damaged: %v; put it aside: %w", p, asideErr)
 		}
-	}
-	return out
-}
-
-func decode[T any](row []byte) (x T, err error) {
-	err = json.Unmarshal(row, &x)
-	return x, err
+		err = l.why
+	}()
+	return work()
 }

@@ -1,45 +1,68 @@
 package ledger
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
 
 	"ntpveil/guard"
+	"ntpveil/guard/daemon"
+	"ntpveil/guard/guardtest"
 )
 
-// TestMain is also the victim of the kill test.
+var _ daemon.Ledger = (*Ledger)(nil)
+
+// TestMain is also the child of tests that need a process of their own.
 func TestMain(m *testing.M) {
-	if path := os.Getenv("LEDGER_WRITE_AND_WAIT"); path != "" {
-		l, err := Open(path)
-		if err == nil {
-			err = l.Write([]guard.Record{exposure(7)})
-		}
-		fmt.Println("written", err)
-		select {}
+	switch os.Getenv("LEDGER_CHILD") {
+	case "write":
+		writeUntilKilled(os.Getenv("LEDGER_PATH"))
+	case "full":
+		os.Exit(fullDisk(os.Getenv("LEDGER_PATH")))
 	}
 	os.Exit(m.Run())
 }
 
-var at = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
-
-func exposure(i int) guard.Record {
-	a := netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 14: byte(i >> 8), 15: byte(i)})
-	return guard.Record{Key: guard.Key(i), Kind: guard.KindExposure, At: at, Exposure: &guard.ExposureRecord{
-		Addr: a, Link: 2, Interface: "eth0", Kind: "throw-away", Server: netip.MustParseAddr("2001:db8:101::1"), Port: 40000,
-		AskedAt: at, ExistsUntil: at.Add(time.Hour), GuardedUntil: at.Add(time.Duration(i) * time.Second)}}
+// child starts this program again, as one of the above.
+func child(t *testing.T, what, path string, flags uintptr) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), "LEDGER_CHILD="+what, "LEDGER_PATH="+path)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: syscall.SIGKILL}
+	cmd.Stderr = os.Stderr
+	return cmd
 }
 
-func open1(t *testing.T, path string) *Ledger {
+var at = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+
+// exposure is the nth of a test; its guard ends n seconds after at.
+func exposure(n int) guard.Record {
+	a := netip.AddrFrom16([16]byte{0: 0x20, 1: 1, 2: 0xd, 3: 0xb8, 8: 0xc0, 13: byte(n >> 16), 14: byte(n >> 8), 15: byte(n)})
+	end := at.Add(time.Duration(n) * time.Second)
+	return guard.Record{Key: guard.Key(n), Kind: guard.KindExposure, At: at, Exposure: &guard.ExposureRecord{
+		Addr: a, Link: 2, Interface: "eth0", Kind: "throw-away", Server: netip.MustParseAddr("2001:db8:101::1"), Port: 40000,
+		AskedAt: end.Add(-25 * time.Hour), ExistsUntil: end.Add(-24 * time.Hour), GuardedUntil: end}}
+}
+
+func exposuresOf(from, to int) []guard.Record {
+	var out []guard.Record
+	for n := from; n < to; n++ {
+		out = append(out, exposure(n))
+	}
+	return out
+}
+
+func open1(t testing.TB, path string) *Ledger {
 	t.Helper()
 	l, err := Open(path)
 	if err != nil {
@@ -49,203 +72,192 @@ func open1(t *testing.T, path string) *Ledger {
 	return l
 }
 
-func TestWhatWasWrittenIsLoaded(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "made", "ledger.db")
-	l := open1(t, path)
-	server := &guard.ServerRecord{Addr: netip.MustParseAddrPort("[2001:db8:101::1]:123"), Name: "n", Pool: "p", Chosen: true, Tokens: 2.5, TokensAt: at, Rate: 1}
-	clock := &guard.ClockRecord{BootID: "b", Forward: time.Second, CorrectedAt: at}
-	records := []guard.Record{exposure(1), {Server: server, At: at}, {Pool: &guard.PoolRecord{Name: "p", Resolved: at}, At: at}, {Clock: clock, At: at}, {Text: "journal only", At: at}}
-	if err := l.Write(records); err != nil {
-		t.Fatal(err)
-	}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	got, err := open1(t, path).Load()
-	want := guard.Snapshot{Exposures: []guard.ExposureRecord{*exposure(1).Exposure}, Servers: []guard.ServerRecord{*server},
-		Pools: []guard.PoolRecord{{Name: "p", Resolved: at}}, Clock: *clock}
-	if err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("loaded %+v, error %v\nwant %+v", got, err, want)
-	}
-	if st, _ := os.Stat(path); st.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v", st.Mode())
-	}
-}
-
-// TestAKillLosesNothing: what Write returned for is there after kill -9.
-func TestAKillLosesNothing(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "ledger.db")
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), "LEDGER_WRITE_AND_WAIT="+path)
-	out, err := cmd.StdoutPipe()
+func do(t testing.TB, err error) {
+	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	line := make([]byte, 64)
-	n, _ := out.Read(line)
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
-	if got := strings.TrimSpace(string(line[:n])); got != "written <nil>" {
-		t.Fatalf("the writer said %q", got)
-	}
-	if s, err := open1(t, path).Load(); err != nil || len(s.Exposures) != 1 {
-		t.Errorf("loaded %+v, error %v", s, err)
-	}
 }
 
-func TestDamageIsMovedAside(t *testing.T) {
-	for name, spoil := range map[string]func([]byte) []byte{
-		"not a database": func([]byte) []byte { return []byte(strings.Repeat("ledger?\n", 2000)) },
-		"cut":            func(b []byte) []byte { return b[:len(b)/2] },
-		"tiny":           func([]byte) []byte { return []byte("x") },
-		"zeroed":         func(b []byte) []byte { return make([]byte, len(b)) },
-		"page 2 spoilt":  func(b []byte) []byte { return overwrite(b, 2*4096) },
-		"page 3 spoilt":  func(b []byte) []byte { return overwrite(b, 3*4096) },
-		"page 5 spoilt":  func(b []byte) []byte { return overwrite(b, 5*4096) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			path := filepath.Join(dir, "ledger.db")
-			l := open1(t, path)
-			for i := range 200 {
-				if err := l.Write([]guard.Record{exposure(i)}); err != nil {
-					t.Fatal(err)
-				}
-			}
-			_ = l.Close()
-			whole, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			spoilt := spoil(whole)
-			if err := os.WriteFile(path, spoilt, 0o600); err != nil {
-				t.Fatal(err)
-			}
+// kept are the files that were put aside.
+func kept(t testing.TB, path string) []string {
+	t.Helper()
+	found, err := filepath.Glob(path + ".corrupt-*")
+	do(t, err)
+	return found
+}
+
+func TestLedger(t *testing.T) {
+	guardtest.LedgerSuite(t, func(t *testing.T) guardtest.LedgerBench {
+		path := filepath.Join(t.TempDir(), "ledger.db")
+		l := open1(t, path)
+		reopen := func() daemon.Ledger {
+			do(t, l.Close())
 			l = open1(t, path)
-			s, err := l.Load()
-			if err == nil && len(s.Exposures) != 200 {
-				t.Errorf("%d exposures and no error", len(s.Exposures))
-			}
-			if err := l.Write([]guard.Record{exposure(1)}); err != nil {
-				t.Errorf("write after damage: %v", err)
-			}
-			if kept, _ := filepath.Glob(path + ".damaged-*"); err != nil && len(kept) != 1 {
-				t.Errorf("load said %v; moved aside: %v", err, kept)
-			}
-		})
-	}
+			return l
+		}
+		return guardtest.LedgerBench{Ledger: l, Reopen: reopen, Damage: func() daemon.Ledger {
+			do(t, l.Close())
+			do(t, os.Truncate(path, 5000))
+			return reopen()
+		}}
+	})
 }
 
-func overwrite(b []byte, at int) []byte {
-	if at+4096 <= len(b) {
-		for i := range 4096 {
-			b[at+i] = 0xa5
+func TestModes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "made", "here")
+	old := syscall.Umask(0)
+	open1(t, filepath.Join(dir, "ledger.db"))
+	syscall.Umask(old)
+	for path, want := range map[string]os.FileMode{dir: 0o700, filepath.Join(dir, "ledger.db"): 0o600} {
+		if st, err := os.Stat(path); err != nil || st.Mode().Perm() != want {
+			t.Errorf("%s has mode %v, error %v", path, st.Mode(), err)
 		}
 	}
-	return b
+	if names, _ := filepath.Glob(filepath.Join(dir, "*")); len(names) != 1 {
+		t.Errorf("left behind: %v", names)
+	}
 }
 
-func TestWhatIsNoFileIsRefused(t *testing.T) {
-	dir := t.TempDir()
-	link := filepath.Join(dir, "link")
-	if err := os.Symlink("/dev/null", link); err != nil {
-		t.Fatal(err)
+// writeUntilKilled says every number that Write returned for.
+func writeUntilKilled(path string) {
+	l, err := Open(path)
+	for n := 0; err == nil; n++ {
+		if err = l.Write([]guard.Record{exposure(n)}); err == nil {
+			fmt.Println(n)
+		}
 	}
-	for _, path := range []string{"/dev/null", dir, link} {
-		if l, err := Open(path); err == nil || !strings.Contains(err.Error(), "not a regular file") {
-			t.Errorf("%s: %v, %v", path, l, err)
+	fmt.Println(err)
+	os.Exit(1)
+}
+
+// TestKillLosesNothing: after kill -9 everything is there that Write returned for.
+func TestKillLosesNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	for _, writes := range []int{1, 2, 7, 60} {
+		cmd := child(t, "write", path, 0)
+		out, err := cmd.StdoutPipe()
+		do(t, err)
+		do(t, cmd.Start())
+		said, lines := 0, bufio.NewScanner(out)
+		for lines.Scan() {
+			if lines.Text() != fmt.Sprint(said) {
+				t.Fatalf("the writer said %q", lines.Text())
+			}
+			if said++; said == writes {
+				do(t, cmd.Process.Kill()) // what it says until it is dead counts as well
+			}
+		}
+		_ = cmd.Wait()
+		l := open1(t, path)
+		s, err := l.Load()
+		do(t, err)
+		do(t, l.Close())
+		if len(s.Exposures) < said || said < writes {
+			t.Fatalf("%d were written, %d are there", said, len(s.Exposures))
+		}
+	}
+}
+
+// TestNothingUnsynced: the promise of Write is bbolt's fdatasync.
+func TestNothingUnsynced(t *testing.T) {
+	l := open1(t, filepath.Join(t.TempDir(), "ledger.db"))
+	if l.store.db.NoSync || l.store.db.NoGrowSync || l.store.db.NoFreelistSync {
+		t.Error("bbolt does not sync")
+	}
+}
+
+func TestRefused(t *testing.T) {
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	do(t, os.Symlink("/dev/null", in("null")))
+	do(t, os.Symlink(dir, in("dir")))
+	do(t, os.Symlink(in("nothing"), in("dangling")))
+	do(t, syscall.Mkfifo(in("fifo"), 0o600))
+	do(t, os.WriteFile(in("file"), nil, 0o600))
+	for path, want := range map[string]string{"/dev/null": "not a regular file", dir: "not a regular file", in("null"): "not a regular file",
+		in("dir"): "not a regular file", in("fifo"): "not a regular file", in("dangling"): "a symbolic link to nothing", in("file/ledger.db"): "not a directory"} {
+		if l, err := Open(path); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v, error %v", path, l, err)
 		}
 	}
 	if st, err := os.Stat("/dev/null"); err != nil || st.Mode()&os.ModeCharDevice == 0 {
-		t.Fatalf("/dev/null is gone: %v %v", st, err)
+		t.Fatalf("/dev/null is gone: %v, %v", st, err)
+	}
+	if names, _ := os.ReadDir(dir); len(names) != 5 {
+		t.Errorf("there are now %v", names)
 	}
 }
 
-func TestASecondDaemonIsToldAtOnce(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "ledger.db")
-	open1(t, path)
-	if _, err := Open(path); !errors.Is(err, ErrLocked) {
-		t.Errorf("second open: %v", err)
+// TestLink: a link stays one, and what it leads to is what is renamed.
+func TestLink(t *testing.T) {
+	link, path := filepath.Join(t.TempDir(), "link"), filepath.Join(t.TempDir(), "ledger.db")
+	do(t, os.WriteFile(path, []byte("no ledger"), 0o600))
+	do(t, os.Symlink(path, link))
+	do(t, open1(t, link).Write(exposuresOf(0, 1)))
+	if st, err := os.Lstat(link); err != nil || st.Mode()&os.ModeSymlink == 0 || len(kept(t, path)) != 1 {
+		t.Errorf("link %v, error %v, kept %v", st, err, kept(t, path))
 	}
 }
 
-func TestANewerSchemaIsLeftAlone(t *testing.T) {
+func TestInUse(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	l := open1(t, path)
-	err := l.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(metaBucket).Put(schemaKey, []byte("9")) })
-	if err != nil {
-		t.Fatal(err)
+	do(t, l.Write(exposuresOf(0, 1)))
+	for range 2 {
+		if _, err := Open(path); !errors.Is(err, ErrLocked) {
+			t.Errorf("opened twice: %v", err)
+		}
 	}
-	_ = l.Close()
-	if _, err := Open(path); !errors.Is(err, ErrNewer) {
-		t.Errorf("open: %v", err)
-	}
-	if kept, _ := filepath.Glob(path + ".damaged-*"); len(kept) != 0 {
-		t.Errorf("moved aside: %v", kept)
+	do(t, l.Write(exposuresOf(1, 2)))
+	do(t, l.Close())
+	open1(t, path)
+}
+
+func TestSchema(t *testing.T) {
+	for version, newer := range map[string]bool{"2": true, "77": true, "": false, "one": false, "0": false, "-1": false} {
+		path := filepath.Join(t.TempDir(), "ledger.db")
+		l := open1(t, path)
+		do(t, l.store.db.Update(func(tx *bolt.Tx) error { return tx.Bucket([]byte(about)).Put([]byte("schema"), []byte(version)) }))
+		do(t, l.Close())
+		before, err := os.ReadFile(path)
+		do(t, err)
+		l, err = Open(path)
+		if newer {
+			after, _ := os.ReadFile(path)
+			if !errors.Is(err, ErrNewer) || string(before) != string(after) || len(kept(t, path)) != 0 {
+				t.Errorf("schema %q: error %v", version, err)
+			}
+			continue
+		}
+		if err != nil || len(kept(t, path)) != 1 {
+			t.Errorf("schema %q: error %v, kept %v", version, err, kept(t, path))
+		}
+		do(t, l.Close())
 	}
 }
 
-func TestRowsThatCannotBeReadAreCounted(t *testing.T) {
-	l := open1(t, filepath.Join(t.TempDir(), "ledger.db"))
-	if err := l.Write([]guard.Record{exposure(1)}); err != nil {
-		t.Fatal(err)
-	}
-	err := l.db.Update(func(tx *bolt.Tx) error { return tx.Bucket([]byte("exposures")).Put([]byte("x"), []byte("{")) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := l.Load()
-	if err == nil || !strings.Contains(err.Error(), "1 rows") || len(s.Exposures) != 1 {
+// TestStarted: a draft of a run that was killed at its start is in nobody's way.
+func TestStarted(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	do(t, os.WriteFile(path+".new", []byte("half"), 0o600))
+	s, err := open1(t, path).Load()
+	if err != nil || len(s.Exposures) != 0 {
 		t.Errorf("loaded %+v, error %v", s, err)
 	}
-}
-
-func TestItIsBounded(t *testing.T) {
-	defer func(n int) { limits["exposures"] = n }(limits["exposures"])
-	limits["exposures"] = 100
-	l := open1(t, filepath.Join(t.TempDir(), "ledger.db"))
-	var records []guard.Record
-	for i := range pruneEvery {
-		records = append(records, exposure(i))
-	}
-	if err := l.Write(records); err != nil {
-		t.Fatal(err)
-	}
-	s, err := l.Load()
-	if err != nil || len(s.Exposures) > 100 {
-		t.Fatalf("%d exposures, error %v", len(s.Exposures), err)
-	}
-	for _, x := range s.Exposures {
-		if x.GuardedUntil.Before(at.Add(time.Duration(pruneEvery-100) * time.Second)) {
-			t.Errorf("an old one stayed: %+v", x)
-		}
-	}
-}
-
-func FuzzRow(f *testing.F) {
-	f.Add([]byte(`{"addr":"2001:db8::1","asked_at":"2026-11-01T12:00:00Z"}`))
-	f.Add([]byte(`{"addr":"[2001:db8::1]:123","tokens":1e400}`))
-	f.Fuzz(func(t *testing.T, row []byte) {
-		for name := range limits {
-			_ = age(name, row)
-		}
-		_, _ = decode[guard.ClockRecord](row)
-	})
 }
 
 // BenchmarkWrite is what an exposure costs before its address may exist.
 func BenchmarkWrite(b *testing.B) {
-	l, err := Open(filepath.Join(b.TempDir(), "ledger.db"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer l.Close()
-	for i := range b.N {
-		if err := l.Write([]guard.Record{exposure(i)}); err != nil {
-			b.Fatal(err)
-		}
+	for _, rows := range []int{0, 5000} {
+		b.Run(fmt.Sprint(rows), func(b *testing.B) {
+			l := open1(b, filepath.Join(b.TempDir(), "ledger.db"))
+			do(b, l.Write(append(exposuresOf(0, rows), exposure(rows))))
+			n := rows
+			for b.Loop() {
+				n++
+				do(b, l.Write([]guard.Record{exposure(n)}))
+			}
+		})
 	}
 }
