@@ -52,7 +52,7 @@ func victim(dir, call string) int {
 		Ledger: countedLedger{book, k}, Clock: sysclock.Observer{}, Journal: journal.New(os.Stderr), Now: sysclock.Now,
 	}
 	d := daemon.New(parts, guard.Config{
-		Pools: []string{lab.Pool}, Use: 3, MinAgree: 3, PollMin: 64 * time.Second, PollMax: 1024 * time.Second, Observe: true,
+		Pools: []string{lab.Pool}, Use: 3, MinAgree: 2, PollMin: 64 * time.Second, PollMax: 1024 * time.Second, Observe: true,
 		StepThreshold: time.Second, StepWhen: "start", MaxForward: time.Hour, MaxBackward: time.Hour,
 		Rotate: "query", Keep: time.Hour, MaxAddrs: 8, Shield: rules.Enforce, Preset: "workstation", Hold: time.Minute, IfImpossible: "wait",
 	})
