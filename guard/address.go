@@ -166,7 +166,7 @@ func (g *Guard) evict(s *server) bool {
 		switch {
 		case newest[a.server] != a && i >= longStays:
 			return 0
-		case a.server == s.addr:
+		case newest[a.server] == a && a.server == s.addr:
 			return 1
 		case newest[a.server] == a && i >= longStays:
 			return 2

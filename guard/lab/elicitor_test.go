@@ -91,7 +91,7 @@ func (tg *target) elicitAway(watch time.Duration) {
 	tg.must(capture.Close())
 	answers := 0
 	for _, p := range capture.Packets() {
-		if !p.Out || p.Housekeeping() {
+		if !p.Out || p.Housekeeping() || tg.quotesControl(p) {
 			continue
 		}
 		if answers++; answers <= 10 {
@@ -107,6 +107,13 @@ func (tg *target) elicitAway(watch time.Duration) {
 	if dropped := seen.Exposed[0].Dropped; dropped < uint64(sent) {
 		tg.Errorf("the guard counted %d of %d packets", dropped, sent+again)
 	}
+}
+
+// quotesControl reports whether a packet is the kernel's late complaint of a
+// fragment that the control had sent to the stable address, a minute before.
+func (tg *target) quotesControl(p lab.Packet) bool {
+	const quoted = 8 + 24 // the destination of the packet that an ICMPv6 error quotes
+	return p.ICMP6(3) && len(p.Payload) >= quoted+16 && netip.AddrFrom16([16]byte(p.Payload[quoted:])) == tg.lab.Host.Addr6
 }
 
 // elicit sends the whole table to an address. Without a capture it makes one of
