@@ -12,6 +12,7 @@ import (
 	"github.com/beevik/ntp"
 
 	"ntpveil/guard"
+	"ntpveil/guard/selection"
 )
 
 // Asker makes exchanges.
@@ -62,7 +63,7 @@ func (a *Asker) exchange(ctx context.Context, c *conn, to netip.AddrPort, timeou
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.udp.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	r, err := run(wire{c}, c, to)
+	s, err := a.measure(wire{c}, c, to)
 	var kiss kissError
 	switch {
 	case errors.As(err, &kiss):
@@ -70,12 +71,16 @@ func (a *Asker) exchange(ctx context.Context, c *conn, to netip.AddrPort, timeou
 	case err != nil:
 		return guard.Answered{Err: c.explain(ctx, err)}
 	}
-	s, err := a.sample(c, r)
-	if err != nil {
-		return guard.Answered{Err: fmt.Errorf("check answer: %w", err)}
-	}
-	s.Server = to
 	return guard.Answered{Sample: s}
+}
+
+// measure makes a sample of one exchange over a connection.
+func (a *Asker) measure(w net.Conn, c *conn, to netip.AddrPort) (selection.Sample, error) {
+	r, err := run(w, c, to)
+	if err != nil {
+		return selection.Sample{}, err
+	}
+	return a.sample(c, r, to)
 }
 
 // run lets the library ask over a connection. A panic of it is an error of the exchange.

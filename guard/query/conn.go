@@ -31,17 +31,21 @@ type conn struct {
 }
 
 // reading is one instant on both clocks. Wall is bare of Go's own monotonic
-// reading, since the kernel's stamps have none.
+// reading, since the kernel's stamps have none. It was taken within spread after
+// mono: on a busy machine a thread may have to wait between the two.
 type reading struct {
-	mono time.Duration
-	wall time.Time
+	mono, spread time.Duration
+	wall         time.Time
+}
+
+func read(mono func() time.Duration) reading {
+	before := mono()
+	wall := time.Now().Round(0)
+	return reading{before, mono() - before, wall}
 }
 
 func dial(ctx context.Context, from, to netip.AddrPort, mono func() time.Duration) (*conn, error) {
-	c := &conn{clock: func() reading {
-		m := mono()
-		return reading{m, time.Now().Round(0)}
-	}}
+	c := &conn{clock: func() reading { return read(mono) }}
 	_, _ = rand.Read(c.nonce[:]) // never fails (crypto/rand)
 	var err error
 	c.udp, err = open(ctx, from, to, c.nonce)

@@ -91,7 +91,7 @@ func checkClaims(b []byte) error {
 	distance := short(b, atRootDelay)/2 + short(b, atRootDisp)
 	switch precision := int8(b[atPrecision]); {
 	case distance >= maxClaimed:
-		return fmt.Errorf("it claims a root distance of %s", distance.Round(time.Millisecond))
+		return fmt.Errorf("it claims a root distance of %.3f s", distance.Seconds())
 	case precision > 0:
 		return fmt.Errorf("it claims a precision of 2^%d s", precision)
 	}

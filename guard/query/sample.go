@@ -2,6 +2,7 @@ package query
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 
 	"github.com/beevik/ntp"
@@ -12,30 +13,31 @@ import (
 const (
 	ownPrecision = time.Microsecond // of reading our clock
 	drift        = 15               // ppm by which a clock may be off (RFC 5905, PHI)
-	disturbed    = time.Millisecond // between two readings of one instant, before it is a step
+	noStep       = time.Millisecond // by which two clocks may disagree without one having been stepped
 	era          = 1 << 32 * time.Second
 )
 
 var (
-	errStepped = errors.New("the host's clock was stepped during the exchange")
-	errHeld    = errors.New("the server says that it held the query for longer than the whole exchange took")
+	errStepped = errors.New("check answer: the host's clock was stepped during the exchange")
+	errHeld    = errors.New("check answer: the server says that it held the query for longer than the whole exchange took")
 )
 
 // sample makes a sample of an answer that was checked.
-func (a *Asker) sample(c *conn, r *ntp.Response) (selection.Sample, error) {
+func (a *Asker) sample(c *conn, r *ntp.Response, to netip.AddrPort) (selection.Sample, error) {
 	elapsed := c.read.mono - c.sent.mono
 	precision := min(max(r.Precision, 1), time.Second)
 	switch {
-	case (c.read.wall.Sub(c.sent.wall) - elapsed).Abs() > disturbed:
+	case (c.read.wall.Sub(c.sent.wall) - elapsed).Abs() > noStep+c.sent.spread+c.read.spread:
 		return selection.Sample{}, errStepped
 	case held(c.answer[:]) > c.arrived.Sub(c.sent.wall)+precision+ownPrecision:
 		return selection.Sample{}, errHeld
 	}
 	return selection.Sample{
+		Server:     to,
 		At:         c.read.mono - c.read.wall.Sub(c.arrived),
 		Offset:     a.unfold(c.arrived, r.ClockOffset),
 		Delay:      r.RTT,
-		Dispersion: precision + ownPrecision + elapsed/1_000_000*drift,
+		Dispersion: precision + ownPrecision + elapsed*drift/1_000_000,
 		RootDelay:  r.RootDelay,
 		RootDisp:   r.RootDispersion,
 		Stratum:    r.Stratum,

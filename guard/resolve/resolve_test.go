@@ -13,7 +13,16 @@ import (
 
 	"ntpveil/guard"
 	"ntpveil/guard/daemon"
+	"ntpveil/guard/guardtest"
 )
+
+// TestMain lets the tests run in a network namespace of their own too.
+func TestMain(m *testing.M) {
+	if err := guardtest.Loopback(); err != nil {
+		panic(err)
+	}
+	m.Run()
+}
 
 var (
 	_ daemon.Resolver = (*Resolver)(nil)
@@ -190,6 +199,7 @@ func TestALateLookUpFails(t *testing.T) {
 func FuzzSift(f *testing.F) {
 	f.Add([]byte("0123456789abcdef0123456789abcdef"), []byte("0123"), "")
 	f.Add([]byte{15: 1}, []byte{}, "eth0")
+	f.Add([]byte("\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xc0\x00\x02\x01"), []byte{192, 0, 2, 1}, "")
 	f.Fuzz(func(t *testing.T, six, four []byte, zone string) {
 		var a, b []netip.Addr
 		for ; len(six) >= 16; six = six[16:] {
