@@ -1,0 +1,188 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ntpveil/guard"
+	"ntpveil/guard/control"
+)
+
+// cli runs one command line as main does.
+func cli(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = run(t.Context(), args, &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+// configured writes a configuration whose socket is in a directory of the test.
+func configured(t *testing.T, more string) (file, socket string) {
+	t.Helper()
+	dir := t.TempDir()
+	file, socket = filepath.Join(dir, "ntpveil.toml"), filepath.Join(dir, "control.sock")
+	text := more + "[time]\nservers = [\"ntp.example.net\"]\n[control]\nsocket = \"" + socket + "\"\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file, socket
+}
+
+// fixed is a daemon whose status never changes.
+type fixed struct {
+	status guard.Status
+	orders []string
+}
+
+func (f *fixed) Look(context.Context) error { return nil }
+
+func (f *fixed) Status(context.Context) (guard.Status, <-chan struct{}, error) {
+	return f.status, nil, nil
+}
+
+func (f *fixed) Order(_ context.Context, verb string, d time.Duration) error {
+	f.orders = append(f.orders, verb+" "+d.String())
+	return nil
+}
+
+func serving(t *testing.T, socket string) *fixed {
+	t.Helper()
+	asked := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+	f := &fixed{status: guard.Status{
+		Version: "1", Synchronized: true,
+		Clock:     guard.ClockStatus{Mode: "observe", Offset: -0.000125, RootDistance: 0.02, Stratum: 3, Leap: "normal", LastSync: &asked},
+		Servers:   []guard.ServerStatus{{Address: "2001:db8:101::1", Pool: "p", State: "falseticker", Reason: "offset +3600 s", Reach: 0o377, Poll: 64, Verdict: "clean"}},
+		Exposures: []guard.ExposureStatus{{Address: "2001:db8:1::a7", Kind: "throw-away", Interface: "eth0", Server: "2001:db8:101::1", AskedAt: &asked, Probes: 9}}, ExposureCount: 1,
+		Neighbourhoods: []guard.HoodStatus{{Prefix: "2001:db8:101::/48", Server: "2001:db8:101::1", Until: asked}},
+		Shield:         guard.ShieldStatus{State: "disarmed", Table: "inet ntpveil", Preset: "workstation", Reason: "by an admin"},
+		Weaknesses:     []guard.Weakness{{Code: "shield-disarmed", Text: "the shield drops nothing"}},
+	}}
+	server, err := control.Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(ctx, f) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return f
+}
+
+func TestExitStatus(t *testing.T) {
+	good, _ := configured(t, "")
+	bad, _ := configured(t, "nonsense = 1\n")
+	for _, tt := range []struct {
+		args string
+		code int
+		says string
+	}{
+		{"version", 0, ""},
+		{"--version", 0, ""},
+		{"check " + good, 0, ""},
+		{"check " + bad, 2, bad + ":1:1: unknown key nonsense"},
+		{"check /nonexistent/ntpveil.toml", 2, "read configuration: no such file or directory"},
+		{"dance", 2, "unknown command"},
+		{"status --loud", 2, "unknown flag"},
+		{"status now", 2, "unknown command"},
+		{"query", 2, "requires at least 1 arg"},
+		{"query --json [::1]:0", 1, "0 of 1"},
+		{"disarm", 2, "--for takes a time"},
+		{"disarm --for 48h", 2, "--for takes a time"},
+		{"waitsync --timeout -1s", 2, "cannot be negative"},
+		{"--config " + good + " status", 3, "the daemon does not run"},
+		{"--config " + good + " sync", 3, "the daemon does not run"},
+		{"--config " + bad + " daemon", 2, ":1:1: unknown key"},
+	} {
+		code, _, stderr := cli(t, strings.Fields(tt.args)...)
+		if code != tt.code || tt.says != "0 of 1" && !strings.Contains(stderr, tt.says) {
+			t.Errorf("ntpveil %s: exit status %d, %q; want %d, %q", tt.args, code, stderr, tt.code, tt.says)
+		}
+		if stderr != "" && !strings.HasPrefix(stderr, "ntpveil: ") {
+			t.Errorf("ntpveil %s: %q", tt.args, stderr)
+		}
+	}
+}
+
+func TestEveryCommandHasAnExample(t *testing.T) {
+	for _, c := range rootCmd().Commands() {
+		if c.Short == "" || !strings.Contains(c.Example, "ntpveil "+c.Name()) {
+			t.Errorf("%s: short %q, example %q", c.Name(), c.Short, c.Example)
+		}
+	}
+}
+
+func TestPrintEffective(t *testing.T) {
+	file, _ := configured(t, "")
+	_, first, _ := cli(t, "check", file, "--print-effective")
+	again := filepath.Join(t.TempDir(), "again.toml")
+	if err := os.WriteFile(again, []byte(first), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, second, stderr := cli(t, "check", again, "--print-effective"); code != 0 || second != first {
+		t.Errorf("%d %s\n%s\n%s", code, stderr, first, second)
+	}
+}
+
+// TestStatusContract holds the keys that scripts rely on.
+func TestStatusContract(t *testing.T) {
+	file, socket := configured(t, "")
+	serving(t, socket)
+	code, out, stderr := cli(t, "--config", file, "status", "--json")
+	var s map[string]any
+	if err := json.Unmarshal([]byte(out), &s); code != 0 || err != nil {
+		t.Fatalf("%d %v %s", code, err, stderr)
+	}
+	for path, keys := range map[string]string{
+		"":               "version synchronized clock servers exposures neighbourhoods shield weaknesses exposure_count",
+		"clock":          "mode offset_s frequency_ppm root_distance_s stratum leap last_sync next_sync",
+		"servers":        "address name pool state reason offset_s delay_s stratum reach poll_s nts verdict",
+		"exposures":      "address interface kind server asked_at guarded_until exists_until probes",
+		"neighbourhoods": "prefix server until dropped",
+		"shield":         "state table preset",
+		"weaknesses":     "code text",
+	} {
+		m := s
+		switch v := s[path].(type) {
+		case map[string]any:
+			m = v
+		case []any:
+			m = v[0].(map[string]any)
+		}
+		for _, k := range strings.Fields(keys) {
+			if _, there := m[k]; !there {
+				t.Errorf("%s.%s is missing", path, k)
+			}
+		}
+	}
+}
+
+func TestScreens(t *testing.T) {
+	file, socket := configured(t, "")
+	f := serving(t, socket)
+	for args, want := range map[string][]string{
+		"status":          {"Synchronised: yes", "observe, offset -0.000125 s", "disarmed: by an admin", "shield-disarmed: the shield drops nothing"},
+		"servers -v":      {"x falseticker", "x  2001:db8:101::1", "377", "offset +3600 s"},
+		"exposures":       {"2001:db8:1::a7", "throw-away", "2026-11-01 12:00:00 UTC", "9"},
+		"disarm --for 1h": {"nothing for 1h0m0s"},
+		"waitsync":        {""},
+	} {
+		code, out, stderr := cli(t, append([]string{"--config", file}, strings.Fields(args)...)...)
+		for _, w := range want {
+			if code != 0 || !strings.Contains(out, w) {
+				t.Errorf("ntpveil %s: %d %s\n%s\nwant %q", args, code, stderr, out, w)
+			}
+		}
+	}
+	if code, _, _ := cli(t, "--config", file, "sync", "--step"); code != 0 {
+		t.Errorf("sync --step: %d", code)
+	}
+	if got := strings.Join(f.orders, ","); !strings.Contains(got, "disarm 1h0m0s") || !strings.Contains(got, "step 0s") {
+		t.Errorf("orders %s", got)
+	}
+}
