@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -133,6 +134,58 @@ func TestBitsDamaged(t *testing.T) {
 	}
 }
 
+// TestCheckSays makes the damages that bbolt would come to harm by: circles, pages
+// in use and free at once, sizes out of all bounds.
+func TestCheckSays(t *testing.T) {
+	b := grown(t)
+	size := os.Getpagesize()
+	m, err := newestMeta(bytes.NewReader(b), int64(len(b)))
+	do(t, err)
+	free := int(m.freelist)*size + headerSize
+	branch := 0
+	for at := 2 * size; at < len(b) && branch == 0; at += size {
+		if order.Uint16(b[at+8:]) == branchPage && order.Uint64(b[at:]) == uint64(at/size) {
+			branch = at
+		}
+	}
+	if branch == 0 || order.Uint16(b[free-6:]) < 2 {
+		t.Fatal("the ledger has no branch or no free pages to damage")
+	}
+	remeta := func(b []byte, at int, value uint64) {
+		for page := 0; page < 2*size; page += size { // both, with the sums that they should have
+			order.PutUint64(b[page+headerSize+at:], value)
+			sum := fnv.New64a()
+			sum.Write(b[page+headerSize:][:56])
+			order.PutUint64(b[page+headerSize+56:], sum.Sum64())
+		}
+	}
+	for want, spoil := range map[string]func(b []byte){
+		"it has no intact first page":           func(b []byte) { b[headerSize+20]++; b[size+headerSize+20]++ },
+		"pages in":                              func(b []byte) { remeta(b, 40, 1<<60) },
+		"page 1152921504606846976 does not":     func(b []byte) { remeta(b, 16, 1<<60) },
+		"page 1 does not exist":                 func(b []byte) { remeta(b, 32, 1) },
+		"is used twice":                         func(b []byte) { order.PutUint64(b[branch+headerSize+8:], uint64(branch/size)) },
+		fmt.Sprint("page ", branch/size, " is"): func(b []byte) { order.PutUint64(b[free:], uint64(branch/size)) },
+		fmt.Sprint("page ", order.Uint64(b[free:]), " is used twice"): func(b []byte) { copy(b[free+8:], b[free:free+8]) },
+		"page 77777 does not exist":                                   func(b []byte) { order.PutUint64(b[free:], 77777) },
+		"is no list of free pages":                                    func(b []byte) { order.PutUint16(b[free-8:], leafPage) },
+		"no list of free pages":                                       func(b []byte) { order.PutUint16(b[free-6:], 0xFFFF); order.PutUint64(b[free:], 1<<62) },
+		"says that it is another":                                     func(b []byte) { order.PutUint64(b[branch:], 3) },
+		"does not exist":                                              func(b []byte) { order.PutUint32(b[branch+12:], 1<<31) },
+		"of no kind":                                                  func(b []byte) { order.PutUint16(b[branch+8:], freelistPage) },
+		"more elements than room":                                     func(b []byte) { order.PutUint16(b[branch+10:], 0xFFFE) },
+		"element 0 is out of bounds":                                  func(b []byte) { order.PutUint32(b[branch+headerSize:], 1<<31) },
+		"out of order":                                                func(b []byte) { b[branch+headerSize+int(order.Uint32(b[branch+headerSize:]))]++ },
+	} {
+		damaged := bytes.Clone(b)
+		spoil(damaged)
+		if err := check(bytes.NewReader(damaged), int64(len(damaged))); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the check says %v, want %q in it", err, want)
+		}
+		survive(t, quick(t), damaged)
+	}
+}
+
 // TestHealthyIsNotDamaged: no file that bbolt wrote is ever taken for damaged, with
 // short and long keys and rows, growing and shrinking. (12,000 commits were tried
 // once, in trees of up to eight levels.)
@@ -196,7 +249,9 @@ func TestUnderOurFeet(t *testing.T) {
 		"cut to nothing": func(path string) error { return os.Truncate(path, 0) },
 		"cut":            func(path string) error { return os.Truncate(path, 8192) },
 		"removed":        os.Remove,
-		"replaced":       func(path string) error { return errors.Join(os.Remove(path), os.WriteFile(path, []byte("x"), 0o600)) },
+		"replaced": func(path string) error {
+			return errors.Join(os.Remove(path), os.WriteFile(path, make([]byte, 1<<20), 0o600))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "ledger.db")

@@ -81,14 +81,14 @@ func existing(path string) (s *store, damage, err error) {
 		return nil, nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, nil, errors.New("it is not a regular file")
+		return nil, nil, errIrregular
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, nil, err
 	}
 	if info, err = f.Stat(); err == nil && !info.Mode().IsRegular() {
-		err = errors.New("it is not a regular file")
+		err = errIrregular
 	}
 	if err == nil {
 		err = lock(f)
@@ -114,6 +114,7 @@ func open(f *os.File, written time.Time, first func(*bolt.DB) error) (s *store, 
 	}()
 	db, err := bolt.Open(f.Name(), 0o600, &bolt.Options{
 		FreelistType: bolt.FreelistMapType,
+		Timeout:      time.Second, // it is locked already
 		OpenFile:     func(string, int, os.FileMode) (*os.File, error) { return f, nil },
 	})
 	if err != nil {
@@ -135,7 +136,10 @@ func open(f *os.File, written time.Time, first func(*bolt.DB) error) (s *store, 
 	return s, nil, nil
 }
 
-var errForeign = errors.New("it is no ledger")
+var (
+	errForeign   = errors.New("it is no ledger")
+	errIrregular = errors.New("it is not a regular file")
+)
 
 // known checks the schema of an existing ledger.
 func known(tx *bolt.Tx) error {
@@ -185,8 +189,14 @@ func found(tx *bolt.Tx) error {
 	return tx.Bucket([]byte(about)).Put([]byte("schema"), []byte(strconv.Itoa(schema)))
 }
 
-// aside renames a damaged file, to a name that nobody has.
+// aside renames a damaged file, to a name that nobody has. It looks for itself
+// that this is a regular file: a device that root renames is gone for everybody.
 func aside(path string) (string, error) {
+	if st, err := os.Lstat(path); err != nil {
+		return "", err
+	} else if !st.Mode().IsRegular() {
+		return "", errIrregular
+	}
 	base := path + ".corrupt-" + time.Now().UTC().Format("20060102T150405Z")
 	for n, kept := 1, base; ; n, kept = n+1, fmt.Sprintf("%s.%d", base, n) {
 		if _, err := os.Lstat(kept); err == nil {
