@@ -45,13 +45,14 @@ func boot(t *testing.T, in *namespace, binds ...string) *machine {
 	cmd := exec.Command("unshare", args...)
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+address, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1")
 	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { end(cmd) })
+	nspawn := start(t, cmd)
+	go func() { // one that failed says nothing more
+		<-nspawn.ended
+		_ = ready.SetReadDeadline(time.Now())
+	}()
 	m := &machine{t: t, leader: awaitLeader(ready)}
 	if m.leader == "" {
-		end(cmd)
+		nspawn.end()
 		t.Fatalf("the container did not boot\n%s", log.String())
 	}
 	return m
@@ -60,14 +61,6 @@ func boot(t *testing.T, in *namespace, binds ...string) *machine {
 // ownCgroups gives the container a unified hierarchy even where the host's is
 // not; without one systemd does not boot.
 const ownCgroups = `umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec systemd-nspawn "$@"`
-
-// end asks a process to end, and after 10 s makes it.
-func end(cmd *exec.Cmd) {
-	_ = cmd.Process.Signal(syscall.SIGTERM)
-	late := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
-	defer late.Stop()
-	_ = cmd.Wait()
-}
 
 // notifySocket is where nspawn tells how far the boot is, as a service manager
 // would be told.

@@ -69,11 +69,9 @@ func (n *namespace) start(args ...string) {
 		n.t.Fatal(err)
 	}
 	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		n.t.Fatal(err)
-	}
+	running := start(n.t, cmd)
 	n.t.Cleanup(func() {
-		end(cmd)
+		running.end()
 		if text, _ := os.ReadFile(log.Name()); n.t.Failed() {
 			n.t.Logf("%s:\n%s", strings.Join(args, " "), text)
 		}

@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // need skips where one of the tools is not installed.
@@ -50,6 +52,34 @@ func try(name string, args ...string) (string, error) {
 		return out.String() + errs.String(), err
 	}
 	return out.String(), nil
+}
+
+// process is a program that runs beside the test, and no longer than it.
+type process struct {
+	cmd   *exec.Cmd
+	ended chan struct{}
+}
+
+func start(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := &process{cmd: cmd, ended: make(chan struct{})}
+	go func() {
+		_ = cmd.Wait()
+		close(p.ended)
+	}()
+	t.Cleanup(p.end)
+	return p
+}
+
+// end asks it to end, and after 10 s makes it.
+func (p *process) end() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	late := time.AfterFunc(10*time.Second, func() { _ = p.cmd.Process.Kill() })
+	defer late.Stop()
+	<-p.ended
 }
 
 var built struct {
