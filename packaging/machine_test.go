@@ -72,12 +72,12 @@ func notifySocket(t *testing.T) (*net.UnixConn, string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
+	_ = conn.SetReadDeadline(time.Now().Add(60 * time.Second))
 	return conn, address
 }
 
 // awaitLeader reads notifications until the boot is done; empty if it never is.
 func awaitLeader(ready *net.UnixConn) (leader string) {
-	_ = ready.SetReadDeadline(time.Now().Add(60 * time.Second))
 	up := false
 	for buf := make([]byte, 4096); !up || leader == ""; {
 		n, err := ready.Read(buf)
