@@ -20,23 +20,22 @@ const (
 
 // server is somebody who is asked, or was.
 type server struct {
-	addr       netip.AddrPort
-	name       string
-	pool       string // empty: configured
-	chosen     bool
-	asked      int // since it was chosen
-	reach      uint8
-	lastAsk    time.Duration
-	everAsked  bool
-	rate       int           // RATE back-off, an exponent
-	denied     time.Duration // until then it is not asked
-	sample     selection.Sample
-	sampled    bool
-	fresh      bool // the sample was not used for a judgement yet
-	verdict    selection.Verdict
-	judged     bool
-	failed     string // why the last query brought nothing
-	tokensKept bool   // the ledger knows the bucket as it is
+	addr      netip.AddrPort
+	name      string
+	pool      string // empty: configured
+	chosen    bool
+	asked     int // since it was chosen
+	reach     uint8
+	lastAsk   time.Duration
+	everAsked bool
+	rate      int           // RATE back-off, an exponent
+	denied    time.Duration // until then it is not asked
+	sample    selection.Sample
+	sampled   bool
+	fresh     bool // the sample was not used for a judgement yet
+	verdict   selection.Verdict
+	judged    bool
+	failed    string // why the last query brought nothing
 }
 
 // bucket bounds what a /64 is asked, whichever address we ask from.

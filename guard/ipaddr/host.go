@@ -16,15 +16,14 @@ import (
 // facts are what was read of the kernel, before the questions of the core are
 // answered from it.
 type facts struct {
-	links    []link
-	addrs4   []entry
-	addrs6   []entry
-	routes4  []route
-	routes6  []route
-	source4  netip.Addr
-	source6  netip.Addr
-	prefer   string // the configured interface, or empty
-	maxAddrs int    // of the chosen link
+	links   []link
+	addrs4  []entry
+	addrs6  []entry
+	routes4 []route
+	routes6 []route
+	source4 netip.Addr
+	source6 netip.Addr
+	prefer  string // the configured interface, or empty
 }
 
 // Somewhere global that is on no link: asking the kernel for the route there

@@ -13,12 +13,6 @@ import (
 // batch keeps the sockets that are open at once below the usual limit of 1024.
 const batch = 800
 
-// probe is one socket that waits for its answer.
-type probe struct {
-	Found
-	fd int
-}
-
 // probe runs on the thread of the node: its sockets are polled together, so
 // that a thousand ports need one thread.
 func (s Scan) probe(ctx context.Context) ([]Found, error) {
