@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -68,7 +69,7 @@ func settle() error {
 
 // again runs this program inside.
 func again(here string) (status int, err error) {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...) //nolint:noctx // it lives as long as we do
+	cmd := exec.CommandContext(context.Background(), "/proc/self/exe", os.Args[1:]...) // it lives as long as we do
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), marker+"="+here)

@@ -7,4 +7,4 @@ import (
 	"ntpveil/guard/lab"
 )
 
-func TestMain(m *testing.M) { os.Exit(lab.Main(m.Run)) }
+func TestMain(m *testing.M) { os.Exit(lab.Main(m.Run)) } //nolint:forbidigo // this is the main of the tests
