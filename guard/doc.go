@@ -55,15 +55,16 @@
 //
 // # Promises, and where they are kept
 //
-//	1 Shield first            gate.go; tests: the random world, Arrival in package lab's tests
-//	2 Temporary               deadlines are in the kernel: address.go, package nft; tests: kill -9 between any two calls
-//	3 Only ours               address.go adopt, package ipaddr; tests: the world's admin, ipaddr's conformance
-//	4 Solicited passes        package rules; tests: the traffic table, the elicitor table
-//	5 Nobody else's           addresses are born deprecated, guarded, and leave with the last preferred one: host.go
-//	6 No server alone         package selection, clock.go; tests: votes, hostile servers
-//	7 Evidence                exposures and their dropped packets are counted, no more is claimed
-//	8 Restraint               servers.go; tests: the world counts what leaves, across restarts
-//	9 What it cannot do       report.go weaknesses
+//	1 Shield first       gate.go            TestWorld, TestArrival (at the server, before the answer), TestForeignFlush
+//	2 Temporary          address.go, nft    TestKilledBetweenAnyTwoCalls, TestStopAndAdopt
+//	3 Only ours          address.go adopt   TestWorld (an admin's address of our shape), the conformance of addresses
+//	4 Solicited passes   package rules      TestNeighbourhood, TestSessionsOutliveTheClosing, TestWhatMustPass, TestOneExchangePasses
+//	  and nothing else   package rules      TestScansOfTheThrowAway, TestElicitors, TestNeighbourDiscoveryWithTricks, TestNothingAnswers
+//	5 Nobody else's      host.go, ipaddr    the conformance of addresses (never a default source), TestElicitors (no listener answers)
+//	6 No server alone    selection, clock   TestOneHostileServer, TestLimitsOfTheClock, the votes of package selection
+//	7 Evidence           report.go          exposures and the packets dropped to them are counted; no more is claimed
+//	8 Restraint          servers.go         TestWorld, TestTwentyRestarts, TestBuckets
+//	9 What it cannot do  report.go          TestRotation, TestNoPrefix, the scenarios
 //
 // # What reaches whom
 //
