@@ -124,7 +124,7 @@ func TestBitsDamaged(t *testing.T) {
 	b, dir := grown(t), quick(t)
 	r := rand.New(rand.NewPCG(3, 4))
 	size := os.Getpagesize()
-	for range 600 {
+	for range 300 {
 		damaged := bytes.Clone(b)
 		for range 1 + r.IntN(3) {
 			at := r.IntN(len(b)/size)*size + r.IntN(200)
@@ -142,9 +142,13 @@ func TestCheckSays(t *testing.T) {
 	m, err := newestMeta(bytes.NewReader(b), int64(len(b)))
 	do(t, err)
 	free := int(m.freelist)*size + headerSize
+	unused := map[uint64]bool{} // a free page may look like a branch still
+	for i := range int(order.Uint16(b[free-6:])) {
+		unused[order.Uint64(b[free+8*i:])] = true
+	}
 	branch := 0
 	for at := 2 * size; at < len(b) && branch == 0; at += size {
-		if order.Uint16(b[at+8:]) == branchPage && order.Uint64(b[at:]) == uint64(at/size) {
+		if id := uint64(at / size); order.Uint16(b[at+8:]) == branchPage && order.Uint64(b[at:]) == id && !unused[id] && id < m.pages {
 			branch = at
 		}
 	}
@@ -190,7 +194,7 @@ func TestCheckSays(t *testing.T) {
 // short and long keys and rows, growing and shrinking. (12,000 commits were tried
 // once, in trees of up to eight levels.)
 func TestHealthyIsNotDamaged(t *testing.T) {
-	for seed := range uint64(8) {
+	for seed := range uint64(6) {
 		r := rand.New(rand.NewPCG(seed, 5))
 		l := open1(t, filepath.Join(quick(t), "ledger.db"))
 		l.store.db.NoSync = true
