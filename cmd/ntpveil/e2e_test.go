@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ntpveil/guard"
+	"ntpveil/guard/control"
 	"ntpveil/guard/lab"
 )
 
@@ -180,6 +182,10 @@ func TestNoPrefix(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := install(t, lab.Options{Servers: 3}, basics)
 			h.renumber(stable)
+			h.resolv = h.path("resolv.conf")
+			if err := os.WriteFile(h.resolv, []byte("nameserver "+h.lab.DNS.Addr4.String()+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
 			s := h.start()
 			status := h.synced(12 * time.Second)
 			codes := map[string]bool{}
@@ -235,12 +241,16 @@ func TestReload(t *testing.T) {
 	}
 	line := s.log.await(t, 5*time.Second, with("reload configuration"))
 	t.Log(line)
-	if !strings.Contains(line, "nothing changed") || !strings.Contains(line, h.path("ntpveil.toml")+":6:8:") {
+	if !strings.Contains(line, "nothing changed") || !strings.Contains(line, h.path("ntpveil.toml")+":6:1: shield.hold") {
 		t.Errorf("the log does not say where the configuration is wrong: %s", line)
 	}
 	h.states.await(t, 5*time.Second, with("RELOADING=1"))
 	h.states.await(t, 5*time.Second, with("READY=1"))
-	if status := h.status(); !status.Synchronized || status.Shield.State != "in force" {
+	status, err := control.Call(t.Context(), h.path("control.sock"), control.Request{Verb: "status"}) // no command line finds the socket in a wrong file
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !status.Synchronized || status.Shield.State != "in force" {
 		t.Errorf("after a wrong configuration: synchronised %t, shield %s", status.Synchronized, status.Shield.State)
 	}
 	h.configure(basics + "[shield]\nmode = \"observe\"\n")

@@ -30,6 +30,7 @@ type host struct {
 	lab    *lab.Lab
 	dir    string
 	binary string              // the program
+	resolv string              // its /etc/resolv.conf, where it is not the lab's
 	states *lines              // what it told the service manager
 	own    map[netip.Addr]bool // addresses that it had before
 }
@@ -91,7 +92,7 @@ func (h *host) hurry() {
 // program is a command line of ntpveil.
 func (h *host) program(args ...string) *lab.Cmd {
 	c := h.lab.Host.Command(context.Background(), h.binary, append([]string{"--config", h.path("ntpveil.toml")}, args...)...)
-	c.Env = append(os.Environ(), asProgram+"=1", "NOTIFY_SOCKET="+h.path("notify"))
+	c.Env = append(os.Environ(), asProgram+"=1", resolvConf+"="+h.resolv, "NOTIFY_SOCKET="+h.path("notify"))
 	return c
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -31,6 +32,11 @@ func TestOneHostileServer(t *testing.T) {
 			h.hurry()
 			hostile := h.lab.Harvester // in the pool, as the others are
 			hostile.Answer(answer)
+			names := []netip.Addr{hostile.Addr6} // so that nobody can take its place
+			for _, server := range h.lab.Servers {
+				names = append(names, server.Addr6)
+			}
+			h.lab.DNS.Set(lab.Pool, names...)
 			s := h.start()
 			status := h.synced(12 * time.Second)
 			if off := status.Clock.Offset; off > 0.05 || off < -0.05 {
