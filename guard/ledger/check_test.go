@@ -174,7 +174,7 @@ func TestCheckSays(t *testing.T) {
 		"page 77777 does not exist":                                   func(b []byte) { order.PutUint64(b[free:], 77777) },
 		"is no list of free pages":                                    func(b []byte) { order.PutUint16(b[free-8:], leafPage) },
 		"no list of free pages":                                       func(b []byte) { order.PutUint16(b[free-6:], 0xFFFF); order.PutUint64(b[free:], 1<<62) },
-		"says that it is another":                                     func(b []byte) { order.PutUint64(b[branch:], 3) },
+		"says that it is another":                                     func(b []byte) { order.PutUint64(b[branch:], uint64(branch/size)+1) },
 		"does not exist":                                              func(b []byte) { order.PutUint32(b[branch+12:], 1<<31) },
 		"of no kind":                                                  func(b []byte) { order.PutUint16(b[branch+8:], freelistPage) },
 		"more elements than room":                                     func(b []byte) { order.PutUint16(b[branch+10:], 0xFFFE) },
