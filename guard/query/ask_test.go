@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -200,7 +202,7 @@ func TestAskedFromTheGivenPortAndOnceAnswered(t *testing.T) {
 }
 
 // TestALateAnswerMeetsNoClosedPort: nothing goes back to a server that answers
-// after the deadline, until the socket is closed.
+// after the deadline, and nothing is kept, until the socket is closed.
 func TestALateAnswerMeetsNoClosedPort(t *testing.T) {
 	listening, to := listen(t, loopback4)
 	a := begin(t, freePort(t), to, 50*time.Millisecond)
@@ -223,6 +225,9 @@ func TestALateAnswerMeetsNoClosedPort(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if kept := queued(t, from); kept != "00000000" {
+		t.Errorf("%s bytes of late answers are kept", kept)
+	}
 	a.cancel()
 	<-a.returned
 	if len(a.answers) != 0 {
@@ -232,6 +237,24 @@ func TestALateAnswerMeetsNoClosedPort(t *testing.T) {
 	if _, err := late.Read(req); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Errorf("a closed port is not noticed by this test: %v", err)
 	}
+}
+
+// queued is how many bytes wait at an IPv4 socket, in hexadecimal (proc_net_udp(5)).
+func queued(t *testing.T, at netip.AddrPort) string {
+	t.Helper()
+	table, err := os.ReadFile("/proc/thread-self/net/udp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(table)) {
+		f := strings.Fields(line)
+		if len(f) > 4 && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", at.Port())) {
+			_, kept, _ := strings.Cut(f[4], ":")
+			return kept
+		}
+	}
+	t.Fatalf("no socket at %s", at)
+	return ""
 }
 
 func TestACancelledAskEndsAtOnce(t *testing.T) {

@@ -163,7 +163,7 @@ func TestHostileAnswersYieldNoSample(t *testing.T) {
 		"set in the future":          {func(b []byte) { b[atReference+2]++ }, "last set in the future"},
 		"a root delay of minutes":    {put(atRootDelay, 100<<16), "root distance of 50"},
 		"the largest root delay":     {put(atRootDelay, 1<<32-1), "root distance of 32768"},
-		"16 s of root dispersion":    {put(atRootDisp, 16<<16), "root distance of 16"},
+		"16 s of root dispersion":    {func(b []byte) { clear(b[atRootDelay:atRefID]); b[atRootDisp+1] = 16 }, "root distance of 16"},
 		"the largest dispersion":     {put(atRootDisp, 1<<32-1), "root distance of 65536"},
 		"a precision of two seconds": {func(b []byte) { b[atPrecision] = 1 }, "precision of 2^1 s"},
 		"a precision of 2^127 s":     {func(b []byte) { b[atPrecision] = 127 }, "precision of 2^127 s"},
