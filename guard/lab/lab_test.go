@@ -38,6 +38,9 @@ func TestHostConfiguresItself(t *testing.T) {
 			if i < 0 || addrs[i].Flags&(unix.IFA_F_PERMANENT|unix.IFA_F_TENTATIVE|unix.IFA_F_NODAD) != 0 || addrs[i].ValidLft < 1 {
 				t.Errorf("not an autoconfigured address that was checked: %+v", addrs)
 			}
+			if len(addrs) != 3 { // ::1 and link-local
+				t.Errorf("more than one global address: %v", addrs)
+			}
 			if out, err := l.Host.Command(t.Context(), "cat", "/proc/sys/net/ipv6/conf/eth0/router_solicitation_delay").Output(); string(out) != "1\n" {
 				t.Errorf("later duplicate checks are not as elsewhere: delay %q, %v", out, err)
 			}

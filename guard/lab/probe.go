@@ -155,8 +155,8 @@ func (s Scan) connect(fd int, f *Found) error {
 	return nil
 }
 
-// prepare binds the source port where one is wanted. A closed TCP probe leaves
-// no TIME_WAIT behind, which would be in the way of the next scan.
+// prepare binds the source port where one is wanted. A TCP probe ends with a
+// reset: nothing of it is in the way of the next scan from the same port.
 func (s Scan) prepare(fd int, proto string) error {
 	switch proto {
 	case "tcp":

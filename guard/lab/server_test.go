@@ -96,36 +96,30 @@ func TestRealServersAnswer(t *testing.T) {
 func TestQueryIsSeenBeforeItsAnswer(t *testing.T) {
 	t.Parallel()
 	l := lab.ForTest(t, lab.Options{})
-	arrived, release := make(chan lab.Query, 1), make(chan struct{})
-	l.Harvester.OnArrival(func(q lab.Query) {
-		arrived <- q
-		<-release
+	order := make(chan string, 2)
+	var q lab.Query
+	l.Harvester.OnArrival(func(arrived lab.Query) {
+		q = arrived
+		order <- "arrived, told " + (<-l.Harvester.Told).String()
 	})
-	answered := make(chan int, 1)
-	go func() { answered <- len(ask(t, l, l.Harvester.Addr6, 1, 5*time.Second)) }()
-	q := <-arrived
+	l.Harvester.Answer(func(q lab.Query) []lab.Reply {
+		order <- "answered"
+		return lab.Honest()(q)
+	})
+	one(t, l, l.Harvester.Addr6)
+	if first, second := <-order, <-order; first != "arrived, told "+q.From.String() || second != "answered" {
+		t.Errorf("%s, then %s", first, second)
+	}
 	if q.From.Addr() != l.Host.Addr6 || q.To.Addr() != l.Harvester.Addr6 || q.NTP.Transmit != sent {
 		t.Errorf("saw %+v, want it from %s", q, l.Host.Addr6)
-	}
-	if told := <-l.Harvester.Told; told != q.From {
-		t.Errorf("the scanner was told %s, want %s", told, q.From)
-	}
-	select {
-	case <-answered:
-		t.Error("answered before the hook was done")
-	default:
-	}
-	close(release)
-	if n := <-answered; n != 1 {
-		t.Error("no answer after the hook")
 	}
 	seen, err := l.Harvester.Await(soon(t), 1)
 	if err != nil || len(seen) != 1 || seen[0].From != q.From || seen[0].At.IsZero() {
 		t.Errorf("recorded %+v, %v", seen, err)
 	}
-	short, cancel := context.WithCancel(t.Context())
+	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := l.Harvester.Await(short, 2); err == nil {
+	if _, err := l.Harvester.Await(cancelled, 2); err == nil {
 		t.Error("a second query that nobody sent")
 	}
 }

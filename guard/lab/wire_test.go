@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -127,6 +128,36 @@ func TestForgedTooBigIsBelieved(t *testing.T) {
 	routes, err := l.Host.Netlink().RouteGet(l.Scanner.Addr6.AsSlice())
 	if err != nil || len(routes) != 1 || routes[0].MTU != 1280 {
 		t.Errorf("route to the scanner: %+v, %v", routes, err)
+	}
+}
+
+// TestCaptureTakesWhatHasArrived: what was sent before Close is in it.
+func TestCaptureTakesWhatHasArrived(t *testing.T) {
+	t.Parallel()
+	l := lab.ForTest(t, lab.Options{})
+	c, err := l.Host.Link.Capture()
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	packets := make([][]byte, 2000)
+	for i := range packets {
+		packets[i] = lab.Forge(l.Visitor.Addr6, l.Visitor.Addr6, lab.UDP(uint16(i), 9, nil)) // the host does not care
+	}
+	if err := l.Host.Link.Peer.Send(packets...); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got := slices.DeleteFunc(c.Packets(), func(p lab.Packet) bool { return p.Src != l.Visitor.Addr6 })
+	if len(got) != len(packets) {
+		t.Fatalf("captured %d of %d", len(got), len(packets))
+	}
+	for i, p := range got {
+		if from, _ := p.Ports(); int(from) != i || p.Out || p.At.Before(began.Add(-time.Second)) || p.At.After(time.Now()) {
+			t.Fatalf("packet %d: %s at %s, out: %v", i, p, p.At, p.Out)
+		}
 	}
 }
 
