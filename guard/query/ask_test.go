@@ -126,7 +126,7 @@ func TestSilenceEndsAtTheDeadline(t *testing.T) {
 	to := fakeServer(t, func(req []byte) [][]byte {
 		return [][]byte{make([]byte, headerLen), edited(req, func(b []byte) { b[0] = 0x23 }), {}}
 	})
-	if ev := once(t, to, 100*time.Millisecond); ev.Err == nil || ev.Err.Error() != "no answer, but 3 datagrams that are none" {
+	if ev := once(t, to, 300*time.Millisecond); ev.Err == nil || ev.Err.Error() != "no answer, but 3 datagrams that are none" {
 		t.Errorf("%+v", ev)
 	}
 	to = fakeServer(t, func([]byte) [][]byte { return nil })
@@ -205,7 +205,7 @@ func TestAskedFromTheGivenPortAndOnceAnswered(t *testing.T) {
 // after the deadline, and nothing is kept, until the socket is closed.
 func TestALateAnswerMeetsNoClosedPort(t *testing.T) {
 	listening, to := listen(t, loopback4)
-	a := begin(t, freePort(t), to, 50*time.Millisecond)
+	a := begin(t, freePort(t), to, 200*time.Millisecond)
 	req := make([]byte, 100)
 	_, from, err := listening.ReadFromUDPAddrPort(req)
 	if err != nil {
