@@ -24,8 +24,10 @@ type ResolverBench struct {
 func ConformResolver(t *testing.T, open func(t *testing.T) ResolverBench) {
 	want := []netip.Addr{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("192.0.2.1")}
 	for name, test := range map[string]func(b ResolverBench) (got guard.Resolved, want []netip.Addr){
-		"IPv6 first":   func(b ResolverBench) (guard.Resolved, []netip.Addr) { return b.lookup(t, b.Name, 5*time.Second), want },
-		"no such name": func(b ResolverBench) (guard.Resolved, []netip.Addr) { return b.lookup(t, b.Missing, 5*time.Second), nil },
+		"IPv6 first": func(b ResolverBench) (guard.Resolved, []netip.Addr) { return b.lookup(t, b.Name, 5*time.Second), want },
+		"no such name": func(b ResolverBench) (guard.Resolved, []netip.Addr) {
+			return b.lookup(t, b.Missing, 5*time.Second), nil
+		},
 		"never answered": func(b ResolverBench) (guard.Resolved, []netip.Addr) {
 			by := b.Now() + 100*time.Millisecond
 			got := b.lookup(t, b.Silent, 100*time.Millisecond)
@@ -39,7 +41,9 @@ func ConformResolver(t *testing.T, open func(t *testing.T) ResolverBench) {
 			cancel()
 			return b.Resolver.Lookup(ctx, guard.Lookup{Key: 7, Name: b.Silent, By: b.Now() + time.Hour}), nil
 		},
-		"an address": func(b ResolverBench) (guard.Resolved, []netip.Addr) { return b.lookup(t, "2001:db8::1", time.Second), want[:1] },
+		"an address": func(b ResolverBench) (guard.Resolved, []netip.Addr) {
+			return b.lookup(t, "2001:db8::1", time.Second), want[:1]
+		},
 		"an IPv4 address in IPv6": func(b ResolverBench) (guard.Resolved, []netip.Addr) {
 			return b.lookup(t, "::ffff:192.0.2.1", time.Second), want[1:]
 		},
