@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"net/netip"
 	"os"
@@ -51,6 +52,7 @@ func victim(dir, call string) int {
 		Asker: countedAsker{&query.Asker{Now: sysclock.Mono}, k}, Resolver: countedResolver{&resolve.Resolver{Now: sysclock.Mono}, k},
 		Ledger: countedLedger{book, k}, Clock: sysclock.Observer{}, Journal: journal.New(os.Stderr), Now: sysclock.Now,
 	}
+	_, _ = rand.Read(parts.Seed[:]) // never fails (crypto/rand)
 	d := daemon.New(parts, guard.Config{
 		Pools: []string{lab.Pool}, Use: 3, MinAgree: 2, PollMin: 64 * time.Second, PollMax: 1024 * time.Second, Observe: true,
 		StepThreshold: time.Second, StepWhen: "start", MaxForward: time.Hour, MaxBackward: time.Hour,
@@ -75,10 +77,13 @@ type killer struct {
 	mu     sync.Mutex
 	last   string         // the call before which it ends; empty: none
 	calls  map[string]int // how often each was made so far
+	wish   string         // what the kernel worker is at; it alone touches it
 	synced bool
 	over   bool
 }
 
+// before names a call by what it is about, so that the same name means the same
+// moment in every run, however often the worker looks in between.
 func (k *killer) before(call string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -140,17 +145,18 @@ type countedShield struct {
 }
 
 func (c countedShield) Grow(now time.Duration, want rules.Shield) error {
-	c.k.before("grow")
+	c.k.wish = fmt.Sprintf("(%d exposed, %d solicited)", len(want.Exposed), len(want.Solicited))
+	c.k.before("grow " + c.k.wish)
 	return c.Shield.Grow(now, want)
 }
 
 func (c countedShield) Shrink(now time.Duration, want rules.Shield) error {
-	c.k.before("shrink")
+	c.k.before("shrink " + c.k.wish)
 	return c.Shield.Shrink(now, want)
 }
 
 func (c countedShield) Seen(now time.Duration) (rules.Shield, error) {
-	c.k.before("shield seen")
+	c.k.before("shield seen " + c.k.wish)
 	s, err := c.Shield.Seen(now)
 	c.k.saw(s)
 	return s, err
@@ -162,12 +168,12 @@ type countedAddresses struct {
 }
 
 func (c countedAddresses) Set(now time.Duration, want []guard.Addr) error {
-	c.k.before("set")
+	c.k.before(fmt.Sprintf("set (%d addresses)", len(want)))
 	return c.Stack.Set(now, want)
 }
 
 func (c countedAddresses) Seen(now time.Duration) ([]guard.Addr, []netip.Addr, error) {
-	c.k.before("addresses seen")
+	c.k.before("addresses seen " + c.k.wish)
 	return c.Stack.Seen(now)
 }
 
