@@ -109,6 +109,9 @@ func (g *Guard) seeClock(ev ClockSeen) {
 	c.forward += max(moved, 0)
 	c.backward += max(-moved, 0)
 	c.offset -= ev.Made
+	if ev.Made != 0 {
+		g.recordBuckets()
+	}
 	g.record(Record{Kind: KindClock, Text: corrected(fix, c.distance),
 		Clock: &ClockRecord{BootID: g.host.BootID, Forward: c.forward, Backward: c.backward, CorrectedAt: g.now.Wall.UTC()}})
 }

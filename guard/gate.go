@@ -23,7 +23,7 @@ func (a Ask) Granted() bool { return a.pass.granted }
 // query leaves; afterwards the one that the answer comes in by, so that a device
 // that appears meanwhile does not cost us the answer.
 func (g *Guard) grant(q *query, by time.Duration, devices []string) pass {
-	if g.orders.stopping() || !g.ledger.wrote(q.house.record) {
+	if g.orders.stopping() || !g.ledger.wrote(max(q.token, q.house.record)) {
 		return pass{}
 	}
 	if q.house.kind == "throw-away" {

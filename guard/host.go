@@ -58,6 +58,7 @@ func (g *Guard) watchTime(slept, stepped time.Duration) {
 		g.note(KindNotice, fmt.Sprintf("the host slept for %s: asking for the time anew", slept.Round(time.Second)))
 	case stepped.Abs() > time.Second && !g.clock.pending():
 		g.note(KindNotice, fmt.Sprintf("the clock was stepped by %s by another program: asking for the time anew", stepped.Round(time.Millisecond)))
+		g.recordBuckets()
 	default:
 		return
 	}

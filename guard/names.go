@@ -21,6 +21,7 @@ type source struct {
 	port    uint16
 	literal netip.Addr // a configured address needs no look-up
 	answers []netip.Addr
+	turn    int           // which of the answers a configured server is asked at
 	known   bool          // it answered once
 	refresh time.Duration // when the pool is asked anew and one server replaced
 	next    time.Duration // no look-up before

@@ -24,6 +24,7 @@ const (
 // the shield and ready, then asked, then lingering.
 type query struct {
 	srv    *server
+	token  Key      // the record of the token that it took
 	house  *address // whose address it is asked from; nil: none could be had yet
 	from   netip.AddrPort
 	due    time.Duration
@@ -57,8 +58,7 @@ func (q *query) ends() time.Duration {
 
 // begin plans an exchange with a server, due at a time.
 func (g *Guard) begin(s *server, due time.Duration) {
-	g.spend(s)
-	g.queries = append(g.queries, &query{srv: s, due: due, latest: max(due, g.now.Mono+comeUp) + exchange})
+	g.queries = append(g.queries, &query{srv: s, token: g.spend(s), due: due, latest: max(due, g.now.Mono+comeUp) + exchange})
 }
 
 // advanceQueries moves the exchanges on.
@@ -150,6 +150,7 @@ func (g *Guard) prepare(q *query) {
 		return
 	}
 	q.ask, q.by = g.key(), by
+	q.srv.asked, q.srv.reach, q.srv.failed = min(q.srv.asked+1, 1<<20), q.srv.reach<<1, ""
 	q.house.asked = g.now.Wall.UTC()
 	g.recordAddress(q.house, "")
 }
@@ -170,7 +171,7 @@ func (g *Guard) neverReady(q *query) {
 	switch {
 	case g.seenErr != nil:
 		g.fail(q, "the shield cannot be put up: "+g.seenErr.Error())
-	case !g.ledger.wrote(q.house.record):
+	case !g.ledger.wrote(max(q.token, q.house.record)):
 		g.fail(q, "the ledger cannot be written")
 	case q.house.kind == "throw-away" && g.stands(q.house.addr) && !g.seenReady[q.house.addr]:
 		g.restRotation("an address was not ready in time")

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -77,7 +78,7 @@ func (g *Guard) serverState(s *server) (state, reason string) {
 	case !g.routed(s.addr.Addr()):
 		return "unreachable", "no route to its address family"
 	case s.asked == 0 || !s.judged && s.failed == "" && s.reach>>1 == 0:
-		return "new", "not answered yet"
+		return "new", cmp.Or(s.failed, "not answered yet")
 	case s.reach == 0 || !s.judged && !s.sampled:
 		return "unreachable", s.failed
 	case s.judged && s.verdict.State == selection.Selected:

@@ -108,26 +108,32 @@ func (g *Guard) allowed(s *server) time.Duration {
 	return t
 }
 
-// spend takes a token and has the ledger remember it before the query leaves.
-func (g *Guard) spend(s *server) {
+// spend takes a token; the query waits for the record of it, so that a restart
+// does not forget it.
+func (g *Guard) spend(s *server) Key {
 	g.bucket(s.addr.Addr()).tokens--
 	s.lastAsk, s.everAsked = g.now.Mono, true
-	s.asked = min(s.asked+1, 1<<20)
-	s.reach <<= 1
-	s.failed = ""
-	g.recordServer(s, "")
+	return g.recordServer(s, "")
 }
 
 // recordServer has the ledger keep a server as it is now. Text is for the
 // journal; empty: the ledger alone.
-func (g *Guard) recordServer(s *server, text string) {
+func (g *Guard) recordServer(s *server, text string) Key {
 	b := g.bucket(s.addr.Addr())
 	r := &ServerRecord{Addr: s.addr, Name: s.name, Pool: s.pool, Chosen: s.chosen,
 		Tokens: b.tokens, TokensAt: g.wall(b.at), Rate: s.rate}
 	if s.denied > g.now.Mono {
 		r.DeniedUntil = g.wall(s.denied)
 	}
-	g.record(Record{Kind: KindServer, Text: text, Server: r})
+	return g.record(Record{Kind: KindServer, Text: text, Server: r})
+}
+
+// recordBuckets has the ledger keep all buckets by the wall clock as it is now:
+// after a step the times that it has of them would give tokens away.
+func (g *Guard) recordBuckets() {
+	for _, s := range g.servers {
+		g.recordServer(s, "")
+	}
 }
 
 func (g *Guard) server(a netip.AddrPort) *server {
@@ -212,8 +218,8 @@ func (g *Guard) choose() bool {
 	return changed
 }
 
-// seatConfigured gives each configured server its one place, at the first
-// answer of its name that the host can reach.
+// seatConfigured gives each configured server its one place, at an answer of
+// its name that the host can reach.
 func (g *Guard) seatConfigured() bool {
 	changed := false
 	for _, o := range g.sources {
@@ -222,9 +228,9 @@ func (g *Guard) seatConfigured() bool {
 		}) {
 			continue
 		}
-		pick := o.answers[0]
-		for _, a := range o.answers {
-			if g.routed(a) && (a.Is6() || !g.routed(pick)) {
+		pick := o.answers[o.turn%len(o.answers)]
+		for i := range o.answers { // IPv6 stands first
+			if a := o.answers[(o.turn+i)%len(o.answers)]; g.routed(a) {
 				pick = a
 				break
 			}
@@ -264,7 +270,7 @@ func (g *Guard) score(a netip.Addr) float64 {
 		return -1
 	}
 	score := 4.0
-	if a.Is4() {
+	if a.Is4() != g.deaf6() {
 		score = 0
 	}
 	near := false
@@ -349,7 +355,8 @@ func (g *Guard) replaceLost() bool {
 			continue
 		}
 		if s.pool == "" {
-			continue // the admin's choice stays, and status says what is wrong with it
+			changed = g.nextAnswer(s, why) || changed
+			continue
 		}
 		if _, pool := g.pick(); pool == nil {
 			changed = g.askPools() || changed
@@ -361,9 +368,47 @@ func (g *Guard) replaceLost() bool {
 	return changed
 }
 
+// deaf6 reports whether IPv6 seems to lead nowhere: nothing was ever agreed on,
+// several servers were asked over it, none answered, and there is IPv4.
+func (g *Guard) deaf6() bool {
+	if g.clock.lastAgreed != 0 || !g.host.Source4.IsValid() {
+		return false
+	}
+	asked := 0
+	for _, s := range g.servers {
+		if s.addr.Addr().Is4() || s.asked == 0 {
+			continue
+		}
+		if s.reach != 0 {
+			return false
+		}
+		asked++
+	}
+	return asked >= 3
+}
+
+// nextAnswer tries another address of a configured server that is lost. The
+// admin's choice itself stays, and status says what is wrong with it.
+func (g *Guard) nextAnswer(s *server, why string) bool {
+	for _, o := range g.sources {
+		if o.pool || o.name != s.name || o.port != s.addr.Port() || len(o.answers) < 2 {
+			continue
+		}
+		o.turn++
+		g.unseat(s, why)
+		return true
+	}
+	return false
+}
+
 // lost is why a server should give its place away, empty where it should not.
+// While a sync is under way nobody is judged by an answer that may yet come.
 func (s *server) lost(g *Guard) string {
 	switch {
+	case g.round.active:
+		return ""
+	case s.asked > 0 && s.reach == 0 && s.addr.Addr().Is6() && g.deaf6():
+		return "no server answers over IPv6"
 	case s.denied > g.now.Mono:
 		return "it asked not to be asked (kiss-o'-death)"
 	case s.asked >= reachLost && s.reach == 0:

@@ -20,7 +20,7 @@ import (
 //	> status           prints clock, servers, shield and weaknesses
 //	> server 3 lie=1h | silent | kiss=DENY | honest
 //	> offset 3s        the clock of the host is off by so much
-//	> flush | linkdown | prefix | noipv6 | diskfull | diskok | kernelbad | kernelok | lose | suspend 1h
+//	> flush | linkdown | linkup | prefix | noipv6 | deaf6 (IPv6 leads nowhere) | diskfull | diskok | kernelbad | kernelok | lose | suspend 1h
 //	> sync | disarm 1h | arm | kill | stop
 func Scenario(script string) (string, error) {
 	w := newWorld(1)
@@ -51,6 +51,7 @@ func (w *World) play(words []string) (string, error) {
 	plain := map[string]func(){
 		"flush": w.flush, "prefix": w.newPrefix, "lose": w.loseAddress, "kill": w.kill,
 		"linkdown": func() { w.net.up = false; w.dropLink(); w.tellHost() }, "linkup": func() { w.net.up = true; w.tellHost() },
+		"deaf6":  func() { w.net.deaf6 = true },
 		"noipv6": func() { w.net.noV6 = true; w.tellHost() }, "diskfull": func() { w.diskBad = true }, "diskok": func() { w.diskBad = false },
 		"kernelbad": func() { w.judge.trouble = 1; w.pokeWorker() }, "kernelok": func() { w.judge.trouble = 0 },
 		"sync": w.orderSync, "arm": func() { w.order1("arm", 0) }, "stop": w.stop,

@@ -43,7 +43,7 @@ type World struct {
 	diskBad bool
 	pending []guard.Record
 
-	asks    map[guard.Key]*exchange
+	asks    map[guard.Key]*talk
 	lookups map[guard.Key]bool
 	gone    map[guard.Key]bool // keys that left the plan of this life
 	fixes   map[guard.Key]bool
@@ -61,8 +61,8 @@ type World struct {
 	Log   []string // the last lines, for a failure
 }
 
-// exchange is an ask as the world carries it out.
-type exchange struct {
+// talk is an ask as the world carries it out.
+type talk struct {
 	ask   guard.Ask
 	ended bool
 }
@@ -165,7 +165,7 @@ func (w *World) start() {
 		seed[i] = byte(w.rng.Uint32())
 	}
 	w.guard = guard.New(seed, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
-	w.asks, w.lookups, w.gone, w.fixes = map[guard.Key]*exchange{}, map[guard.Key]bool{}, map[guard.Key]bool{}, map[guard.Key]bool{}
+	w.asks, w.lookups, w.gone, w.fixes = map[guard.Key]*talk{}, map[guard.Key]bool{}, map[guard.Key]bool{}, map[guard.Key]bool{}
 	w.replies = map[guard.Key]bool{}
 	w.pending, w.wish, w.working, w.again, w.fixing = nil, guard.Kernel{}, false, false, false
 	w.stopKey, w.done = 0, false
@@ -259,7 +259,7 @@ func (w *World) doAsks(asks []guard.Ask) {
 		if w.asks[a.Key] != nil {
 			continue
 		}
-		x := &exchange{ask: a}
+		x := &talk{ask: a}
 		w.asks[a.Key] = x
 		w.judgeAsk(a)
 		w.exchange(x)
@@ -273,7 +273,7 @@ func (w *World) doAsks(asks []guard.Ask) {
 }
 
 // exchange has a server answer, late, wrongly or not at all.
-func (w *World) exchange(x *exchange) {
+func (w *World) exchange(x *talk) {
 	end := func(ev guard.Answered) {
 		if x.ended {
 			return

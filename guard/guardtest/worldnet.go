@@ -19,6 +19,7 @@ type network struct {
 	prefix  netip.Prefix
 	noV6    bool
 	nodns   bool
+	deaf6   bool    // IPv6 leads nowhere
 	clashes float64 // how often a drawn address is taken
 	pool    []peer
 }
@@ -89,7 +90,7 @@ func (n *network) lookupError(*World) error {
 func (n *network) answer(w *World, a guard.Ask) (time.Duration, func() guard.Answered) {
 	lost := func() guard.Answered { return guard.Answered{Err: errors.New("no answer")} }
 	i := slices.IndexFunc(n.pool, func(p peer) bool { return p.addr == a.To.Addr() })
-	if i < 0 || !n.up || n.pool[i].silent || !w.quiet && w.chance(0.02) {
+	if i < 0 || !n.up || n.pool[i].silent || n.deaf6 && a.To.Addr().Is6() || !w.quiet && w.chance(0.02) {
 		return time.Hour, lost
 	}
 	p := n.pool[i]
