@@ -248,7 +248,7 @@ func (h *host) counting() (map[netip.Addr]time.Duration, error) {
 	exposed := map[netip.Addr]time.Duration{}
 	for id, e := range first {
 		if e.Timeout <= 0 || e.Expires <= 0 {
-			return nil, fmt.Errorf("element %s has no end: timeout %s, %s left", id, e.Timeout, e.Expires)
+			return nil, fmt.Errorf("element %q has no end: timeout %s, %s left", id, e.Timeout, e.Expires)
 		}
 		if set, key, _ := strings.Cut(id, " "); set == "exposed6" {
 			addr, _ := netip.AddrFromSlice([]byte(key))
