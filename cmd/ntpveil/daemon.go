@@ -52,7 +52,7 @@ func serve(ctx context.Context, load func() (guard.Config, error), stderr io.Wri
 		return err
 	}
 	parts := daemon.Parts{
-		Asker: &query.Asker{Now: sysclock.Mono}, Resolver: &resolve.Resolver{Now: sysclock.Mono},
+		Asker: &query.Asker{Now: sysclock.Mono, Floor: built()}, Resolver: &resolve.Resolver{Now: sysclock.Mono},
 		Clock: sysclock.Observer{}, Journal: journal.New(stderr), Now: sysclock.Now, Load: load,
 		Build: built(), Version: version(), Watchdog: journal.Watchdog(),
 	}
