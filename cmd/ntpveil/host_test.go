@@ -118,11 +118,12 @@ func (h *host) start() *service {
 			h.Logf("daemon %d said:\n%s", s.Process.Pid, s.log)
 		}
 	})
+	ended := fmt.Sprintf("process %d ended", s.Process.Pid) // the one before may be told of as ended only now
 	go func() {
 		<-s.Exited()
-		h.states.add("exited")
+		h.states.add(ended)
 	}()
-	if got := h.states.await(h.T, 10*time.Second, func(l string) bool { return l == "READY=1" || l == "exited" }); got == "exited" {
+	if got := h.states.await(h.T, 10*time.Second, func(l string) bool { return l == "READY=1" || l == ended }); got == ended {
 		h.Fatalf("the daemon ended: %v\n%s", s.Wait(), s.log)
 	}
 	return s
