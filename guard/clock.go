@@ -18,6 +18,7 @@ type clock struct {
 	agreed      bool          // the last correction, or observation, holds
 	lastAgreed  time.Duration // 0: never
 	agreedAt    time.Time
+	frequency   float64       // the kernel's, ppm
 	offset      time.Duration // as the last agreeing sync saw it, less what was stepped since
 	distance    time.Duration
 	stratum     uint8
@@ -105,6 +106,7 @@ func (g *Guard) seeClock(ev ClockSeen) {
 		g.note(KindClock, "clock not corrected: "+ev.Err.Error())
 		return
 	}
+	c.frequency = ev.Frequency
 	moved := ev.Made + fix.Slew
 	c.forward += max(moved, 0)
 	c.backward += max(-moved, 0)

@@ -15,8 +15,8 @@ type (
 	// Configured brings a checked configuration, at start and on reload.
 	Configured struct{ Config Config }
 
-	// Restored brings what the ledger remembers. With Err the ledger could not
-	// be read and the Snapshot is empty.
+	// Restored brings what the ledger remembers. With Err it cannot
+	// be written, or not all of it could be read; the Snapshot is what could be.
 	Restored struct {
 		Ledger Snapshot
 		Err    error
@@ -34,11 +34,12 @@ type (
 		Err     error         // the first thing that could not be done
 	}
 
-	// ClockSeen ends a Fix. Made is what was stepped.
+	// ClockSeen ends a Fix.
 	ClockSeen struct {
-		Key  Key
-		Made time.Duration
-		Err  error
+		Key       Key
+		Made      time.Duration // what was stepped
+		Frequency float64       // ppm by which the kernel makes its clock faster
+		Err       error
 	}
 
 	// Resolved ends a Lookup.

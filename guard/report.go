@@ -30,7 +30,7 @@ func (g *Guard) Status(at Instant) Status {
 
 func (g *Guard) clockStatus() ClockStatus {
 	c := g.clock
-	s := ClockStatus{Mode: "discipline", Offset: c.offset.Seconds(), Stratum: int(c.stratum), Leap: "unsynchronized"}
+	s := ClockStatus{Mode: "discipline", Offset: c.offset.Seconds(), Frequency: c.frequency, Stratum: int(c.stratum), Leap: "unsynchronized"}
 	if g.conf.Observe {
 		s.Mode = "observe"
 	}

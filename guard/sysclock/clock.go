@@ -39,60 +39,36 @@ func New(call Call, floor time.Time) *Clock { return &Clock{call: call, floor: f
 // Fix makes one correction: a step, or a slew in place of what is left of the
 // one before, and the kernel's idea of the error.
 func (c *Clock) Fix(fix guard.Fix) guard.ClockSeen {
-	if err := c.fix(fix); err != nil {
+	tx, err := c.fix(fix)
+	if err != nil {
 		return guard.ClockSeen{Key: fix.Key, Err: fmt.Errorf("correct clock: %w", err)}
 	}
-	return guard.ClockSeen{Key: fix.Key, Made: fix.Step}
+	return guard.ClockSeen{Key: fix.Key, Made: fix.Step, Frequency: float64(tx.Freq) / (1 << 16)}
 }
 
-func (c *Clock) fix(fix guard.Fix) error {
+// fix returns the call's struct as the kernel filled it in.
+func (c *Clock) fix(fix guard.Fix) (*unix.Timex, error) {
 	after := c.now().Add(fix.Step)
 	switch {
 	case fix.Slew.Abs() > maxSlew:
-		return fmt.Errorf("slew of %s: above %s", fix.Slew, maxSlew)
+		return nil, fmt.Errorf("slew of %s: above %s", fix.Slew, maxSlew)
 	case fix.Step != 0 && after.Before(c.floor):
-		return fmt.Errorf("step by %s: %s is before %s", fix.Step, after.UTC().Format(time.RFC3339), c.floor.UTC().Format(time.RFC3339))
+		return nil, fmt.Errorf("step by %s: %s is before %s", fix.Step, after.UTC().Format(time.RFC3339), c.floor.UTC().Format(time.RFC3339))
 	}
 	tx := &unix.Timex{}
 	if !step(tx, fix.Step) {
-		return fmt.Errorf("step by %s: more than clock_adjtime takes on this machine", fix.Step)
+		return nil, fmt.Errorf("step by %s: more than clock_adjtime takes on this machine", fix.Step)
 	}
 	slew(tx, fix.Slew)
 	describe(tx, fix, after)
-	return c.do(tx)
-}
-
-func (c *Clock) do(tx *unix.Timex) error {
 	_, err := c.call(tx)
 	if errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("clock_adjtime: CAP_SYS_TIME is missing: %w", err)
+		return nil, fmt.Errorf("clock_adjtime: CAP_SYS_TIME is missing: %w", err)
 	}
 	if err != nil {
-		return fmt.Errorf("clock_adjtime: %w", err)
+		return nil, fmt.Errorf("clock_adjtime: %w", err)
 	}
-	return nil
-}
-
-// State is what the kernel says of its clock.
-type State struct {
-	Synchronised bool
-	MaxError     time.Duration
-	EstError     time.Duration
-	Frequency    float64 // ppm by which it is made faster
-}
-
-// Read asks the kernel and changes nothing.
-func (c *Clock) Read() (State, error) {
-	var tx unix.Timex
-	if err := c.do(&tx); err != nil {
-		return State{}, fmt.Errorf("read clock: %w", err)
-	}
-	return State{
-		Synchronised: tx.Status&unix.STA_UNSYNC == 0,
-		MaxError:     time.Duration(tx.Maxerror) * time.Microsecond,
-		EstError:     time.Duration(tx.Esterror) * time.Microsecond,
-		Frequency:    float64(tx.Freq) / (1 << 16),
-	}, nil
+	return tx, nil
 }
 
 // Observer pretends: it touches nothing.
