@@ -215,8 +215,11 @@ func (g *Guard) advanceAddresses() bool {
 		before := a.phase
 		switch a.phase {
 		case unrecorded:
-			if g.ledger.wrote(a.record) {
+			switch {
+			case g.ledger.wrote(a.record):
 				a.phase = held
+			case g.ledger.dropped(a.record):
+				g.drop(a, "")
 			}
 		case held:
 			g.endAddress(a, mode)
@@ -266,6 +269,7 @@ func (g *Guard) collided() bool { return g.round.noRotation > 0 && !g.due(g.roun
 // seeKernel takes what is in force.
 func (g *Guard) seeKernel(ev KernelSeen) {
 	g.seen, g.seenOnce, g.seenErr = ev.Kernel, true, ev.Err
+	g.addrErr = ev.AddrErr
 	slices.SortFunc(g.seen.Addrs, func(a, b Addr) int { return a.Addr.Compare(b.Addr) })
 	slices.SortFunc(g.seen.Shield.Exposed, func(a, b rules.Exposed) int { return a.Addr.Compare(b.Addr) })
 	g.seenReady = make(map[netip.Addr]bool, len(ev.Ready))

@@ -23,74 +23,87 @@ type clock struct {
 	distance    time.Duration
 	stratum     uint8
 	leap        uint8
-	why         string // why nothing may move
+	why         string // why the last sync moved nothing
 	stepAllowed bool   // at start, and after a resume, a pause, a network return
-	stepOnce    bool   // ordered: the next correction may be any size
-	wild        bool   // the one unlimited forward step of this boot was used
 	fix         Fix
 	fixBy       time.Duration
+	fixGround   ground
+	wild        bool          // the one unlimited way forward of this boot was used
 	forward     time.Duration // summed since boot
 	backward    time.Duration
-	refused     string // why the last correction was refused
 }
+
+// ground is on what ground a correction is made.
+type ground uint8
+
+const (
+	within    ground = iota // clock.max_change, of which it is a part
+	ordered                 // an admin's word for this one, which clears what was counted
+	deadClock               // the clock is from before the build: forward without a limit, once a boot
+	refused                 // none: nothing moves, and the kernel is told not to be believed
+)
 
 func (c *clock) pending() bool { return c.fix.Key != 0 }
 
 // correct decides on the one correction for an agreed offset.
 func (g *Guard) correct() {
 	c := &g.clock
-	if why := g.refuse(c.offset); why != "" {
-		if c.refused != why {
-			g.note(KindNotice, "clock not corrected: "+why)
-		}
-		c.refused, c.agreed = why, false
-		return
-	}
-	c.refused = ""
-	fix := Fix{Key: g.key(), Error: c.distance, Sync: true, Leap: int(c.leap)}
-	big := c.offset.Abs() >= g.conf.StepThreshold
+	on, why := g.ground(c.offset)
+	fix := Fix{Key: g.key(), Error: c.distance + c.offset.Abs(), Leap: int(c.leap)}
 	switch {
-	case c.stepOnce && big, big && g.mayStep():
-		fix.Step = c.offset
+	case why != "":
+		g.unmoved("clock not corrected: ", why)
+		if !c.agreed {
+			return
+		}
+		c.agreed = false
+	case g.mayStep():
+		c.stepAllowed = false
+		fix.Step, fix.Error, fix.Sync = c.offset, c.distance, true
 	default:
+		c.stepAllowed = false
 		fix.Slew = min(max(c.offset, -slewMost), slewMost)
-		fix.Error += (c.offset - fix.Slew).Abs()
+		fix.Sync = fix.Error < unsyncAt
 	}
-	c.stepOnce, c.stepAllowed = false, false
-	c.fix, c.fixBy = fix, g.now.Mono+correctWithin
+	c.fix, c.fixGround, c.fixBy = fix, on, g.now.Mono+correctWithin
 }
 
+// mayStep reports whether the offset is to be stepped, rather than slewed.
 func (g *Guard) mayStep() bool {
-	switch g.conf.StepWhen {
-	case "always":
-		return true
-	case "start":
-		return g.clock.stepAllowed
+	c := &g.clock
+	if c.offset.Abs() < g.conf.StepThreshold {
+		return false
 	}
-	return false
+	return g.orders.stepping() || g.conf.StepWhen == "always" || g.conf.StepWhen == "start" && c.stepAllowed
 }
 
-// refuse says why a correction may not be made, or nothing.
-func (g *Guard) refuse(offset time.Duration) string {
+// ground is on what ground an offset may be corrected, or why it may not.
+func (g *Guard) ground(offset time.Duration) (on ground, why string) {
 	c := &g.clock
 	target := g.now.Wall.Add(offset)
-	if target.Before(g.build) {
-		return fmt.Sprintf("%s is before this program was built", target.UTC().Format(time.RFC3339))
-	}
-	if c.stepOnce {
-		return ""
-	}
-	if offset > 0 && !c.wild && g.now.Wall.Before(g.build) {
-		c.wild = true // a host whose clock is dead may go forward, once a boot
-		return ""
-	}
 	switch {
+	case target.Before(g.build):
+		return refused, fmt.Sprintf("%s is before this program was built", target.UTC().Format(time.RFC3339))
+	case g.orders.stepping():
+		return ordered, ""
+	case offset > 0 && !c.wild && g.now.Wall.Before(g.build):
+		return deadClock, ""
 	case offset > 0 && c.forward+offset > g.conf.MaxForward:
-		return fmt.Sprintf("%+.3f s is more than clock.max_change.forward leaves (%s of %s used): `ntpveil sync --step` permits it", offset.Seconds(), c.forward, g.conf.MaxForward)
+		why = fmt.Sprintf("%+.3f s is more than clock.max_change.forward leaves (%s of %s used)", offset.Seconds(), c.forward, g.conf.MaxForward)
 	case offset < 0 && c.backward-offset > g.conf.MaxBackward:
-		return fmt.Sprintf("%+.3f s is more than clock.max_change.backward leaves (%s of %s used): `ntpveil sync --step` permits it", offset.Seconds(), c.backward, g.conf.MaxBackward)
+		why = fmt.Sprintf("%+.3f s is more than clock.max_change.backward leaves (%s of %s used)", offset.Seconds(), c.backward, g.conf.MaxBackward)
+	default:
+		return within, ""
 	}
-	return ""
+	return refused, why + ": `ntpveil sync --step` permits it"
+}
+
+// unmoved notes why nothing is moved, once as long as it is the same.
+func (g *Guard) unmoved(what, why string) {
+	if g.clock.why != why {
+		g.note(KindNotice, what+why)
+	}
+	g.clock.why = why
 }
 
 // seeClock ends a correction.
@@ -100,22 +113,46 @@ func (g *Guard) seeClock(ev ClockSeen) {
 		return
 	}
 	fix := c.fix
-	c.fix = Fix{}
 	if ev.Err != nil {
-		c.agreed = false
-		g.note(KindClock, "clock not corrected: "+ev.Err.Error())
+		g.giveUp(ev.Err.Error())
 		return
 	}
-	c.frequency = ev.Frequency
-	moved := ev.Made + fix.Slew
-	c.forward += max(moved, 0)
-	c.backward += max(-moved, 0)
+	c.fix, c.frequency = Fix{}, ev.Frequency
 	c.offset -= ev.Made
 	if ev.Made != 0 {
 		g.recordBuckets()
 	}
+	if c.fixGround == refused {
+		return
+	}
+	c.agreed, c.why = true, ""
+	g.count(ev.Made + fix.Slew)
+	g.endSyncs("")
 	g.record(Record{Kind: KindClock, Text: corrected(fix, c.distance),
 		Clock: &ClockRecord{BootID: g.host.BootID, Forward: c.forward, Backward: c.backward, CorrectedAt: g.now.Wall.UTC()}})
+}
+
+// count sums up what the clock was moved by.
+func (g *Guard) count(moved time.Duration) {
+	c := &g.clock
+	switch c.fixGround {
+	case ordered:
+		c.forward, c.backward = 0, 0
+	case deadClock:
+		c.wild = true
+	default:
+		c.forward += max(moved, 0)
+		c.backward += max(-moved, 0)
+	}
+}
+
+// giveUp ends a correction that failed. A step is still owed.
+func (g *Guard) giveUp(why string) {
+	c := &g.clock
+	c.stepAllowed = c.stepAllowed || c.fix.Step != 0
+	c.fix, c.agreed = Fix{}, false
+	g.unmoved("clock not corrected: ", why)
+	g.endSyncs(why)
 }
 
 func corrected(fix Fix, distance time.Duration) string {
@@ -138,7 +175,7 @@ func (g *Guard) advanceClock() bool {
 	if !g.clock.pending() || !g.due(g.clock.fixBy) {
 		return false
 	}
-	g.clock.fix, g.clock.agreed = Fix{}, false
+	g.giveUp(fmt.Sprintf("the correction was not made within %s", correctWithin))
 	return true
 }
 
@@ -148,7 +185,11 @@ func (g *Guard) synced() bool {
 }
 
 // distance is the root distance as it has grown since the last agreeing sync.
+// What the clock is known to be off by, and not corrected at once, is part of it.
 func (g *Guard) distance() time.Duration {
-	since := g.now.Mono - g.clock.lastAgreed
-	return g.clock.distance + time.Duration(growth*float64(since))
+	d := g.clock.distance + time.Duration(growth*float64(g.now.Mono-g.clock.lastAgreed))
+	if !g.conf.Observe {
+		d += g.clock.offset.Abs()
+	}
+	return d
 }

@@ -31,7 +31,8 @@ type (
 		Ready   []netip.Addr  // those that may be asked from
 		Culprit string        // the shield was lost since the last report, and this is who did it
 		OffFor  time.Duration // how long it was off, where Culprit is set
-		Err     error         // the first thing that could not be done
+		Err     error         // the first thing that could not be done with the shield
+		AddrErr error         // the same of the addresses
 	}
 
 	// ClockSeen ends a Fix.
@@ -64,7 +65,8 @@ type (
 		Err  error
 	}
 
-	// Ordered is an admin's wish: sync, step, disarm, arm or stop.
+	// Ordered is an admin's wish: sync, step, disarm, arm or stop; or leave: who
+	// wished for the sync of that key waits no longer.
 	Ordered struct {
 		Key  Key
 		Verb string

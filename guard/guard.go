@@ -28,7 +28,8 @@ type Guard struct {
 	seen      Kernel
 	seenReady map[netip.Addr]bool
 	seenOnce  bool
-	seenErr   error
+	seenErr   error         // of the shield
+	addrErr   error         // of the addresses
 	errLogged time.Duration // when the impossible shield was last said
 
 	sources   []*source

@@ -115,20 +115,24 @@ func TestLimitsOfTheClock(t *testing.T) {
 		{"back, within", -4 * time.Second, func(*Guard) {}, true},
 		{"back, beyond", -6 * time.Second, func(*Guard) {}, false},
 		{"in sum", 5 * time.Second, func(g *Guard) { g.clock.forward = 6 * time.Second }, false},
-		{"an admin permits it", time.Hour, func(g *Guard) { g.clock.stepOnce = true }, true},
+		{"an admin permits it", time.Hour, func(g *Guard) { g.orders.syncs = []syncOrder{{step: true}} }, true},
 		{"a dead battery", 300 * 24 * time.Hour, func(g *Guard) { g.now.Wall = time.Date(2025, 6, 1, 0, 0, 0, 0, time.UTC) }, true},
-		{"before the build, whoever permits it", -400 * 24 * time.Hour, func(g *Guard) { g.clock.stepOnce = true }, false},
+		{"before the build, whoever permits it", -400 * 24 * time.Hour, func(g *Guard) { g.orders.syncs = []syncOrder{{step: true}} }, false},
 	} {
 		g := at()
 		tt.setUp(g)
-		if why := g.refuse(tt.offset); (why == "") != tt.ok {
+		if _, why := g.ground(tt.offset); (why == "") != tt.ok {
 			t.Errorf("%s: %q", tt.name, why)
 		}
 	}
 	g := at()
 	g.now.Wall = time.Date(2025, 6, 1, 0, 0, 0, 0, time.UTC)
-	if g.refuse(300*24*time.Hour) != "" || g.refuse(300*24*time.Hour) == "" {
-		t.Error("the one unlimited step forward may be used once a boot")
+	if on, _ := g.ground(300 * 24 * time.Hour); on != deadClock {
+		t.Error("a clock from before the build may not go forward")
+	}
+	g.clock.wild = true
+	if on, _ := g.ground(300 * 24 * time.Hour); on != refused {
+		t.Error("it may twice a boot")
 	}
 }
 
@@ -227,26 +231,26 @@ func TestBuckets(t *testing.T) {
 	s := poolServer("2001:db8:101::7")
 	other := poolServer("2001:db8:101::8") // of the same /64
 	for range bucketBurst {
-		if g.allowed(s) > g.now.Mono {
+		if g.allowed(s, 0) > g.now.Mono {
 			t.Fatal("the burst is too short")
 		}
 		g.spend(s)
 	}
-	if wait := g.allowed(other) - g.now.Mono; wait < 63*time.Second || wait > 65*time.Second {
+	if wait := g.allowed(other, 0) - g.now.Mono; wait < 63*time.Second || wait > 65*time.Second {
 		t.Errorf("the neighbour may be asked in %s", wait)
 	}
 	g.now.Mono += 64*time.Second + time.Millisecond
-	if g.allowed(s) > g.now.Mono {
+	if g.allowed(s, 0) > g.now.Mono {
 		t.Error("no token after 64 s")
 	}
 	g.kiss(s, "RATE")
 	g.spend(s)
 	g.now.Mono += 65 * time.Second
-	if wait := g.allowed(s) - g.now.Mono; wait < 60*time.Second {
+	if wait := g.allowed(s, 0) - g.now.Mono; wait < 60*time.Second {
 		t.Errorf("after RATE it may be asked in %s", wait)
 	}
 	g.kiss(s, "DENY")
-	if wait := g.allowed(s) - g.now.Mono; wait < 23*time.Hour {
+	if wait := g.allowed(s, 0) - g.now.Mono; wait < 23*time.Hour {
 		t.Errorf("after DENY it may be asked in %s", wait)
 	}
 }

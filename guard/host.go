@@ -49,6 +49,8 @@ func (g *Guard) seeHost(h Host) {
 	}
 }
 
+const noNetwork = "there is no default route"
+
 func (n network) usable() bool { return n.source4.IsValid() || n.source6.IsValid() }
 
 // watchTime acts on a suspend and on a step of the wall clock by somebody else.
@@ -64,7 +66,7 @@ func (g *Guard) watchTime(slept, stepped time.Duration) {
 	}
 	g.clock.stepAllowed = true
 	g.clock.agreed = g.clock.agreed && g.conf.Observe
-	g.syncSoon()
+	g.startOver()
 }
 
 // own reports whether an address is the host's, throw-aways included.
@@ -93,7 +95,7 @@ func (g *Guard) rotation() (mode string, room int, code, why string) {
 	case mode == "off":
 		return "off", 0, "rotate-off", "address.rotate is off: every server sees the stable address"
 	case h.Link.Index == 0:
-		return "off", 0, "no-network", "there is no default route"
+		return "off", 0, "no-network", noNetwork
 	case h.Link.Tunnel:
 		return "off", 0, "no-rotation", fmt.Sprintf("%s is a tunnel or point-to-point link: every server sees the stable address", h.Link.Name)
 	case !h.Prefix.IsValid():

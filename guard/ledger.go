@@ -11,24 +11,44 @@ const ledgerPause = 5 * time.Second // between attempts to write, once one faile
 // ledger is what the core knows of the ledger: what waits to be written.
 type ledger struct {
 	records []Record
-	wroteTo Key // every record up to it is on disk
+	wroteTo Key // every record up to it is on disk, but
+	gap     gap
 	lost    int // records that were dropped for want of room
 	err     error
 	retryAt time.Duration
 	left    Snapshot // of the run before this one, until adopted
 }
 
-// wrote reports whether a record is on disk.
-func (l *ledger) wrote(k Key) bool { return k <= l.wroteTo }
+// gap is a range of records that never reach the disk: after, up to.
+type gap struct{ after, upto Key }
 
-// record puts a record into the plan. When there are too many the oldest goes,
-// and the loss is counted: whatever waited for it waits in vain, which is safe.
+// wrote reports whether a record is on disk.
+func (l *ledger) wrote(k Key) bool { return k <= l.wroteTo && !l.dropped(k) }
+
+// dropped reports whether a record will never be on disk.
+func (l *ledger) dropped(k Key) bool { return k > l.gap.after && k <= l.gap.upto }
+
+// makeRoom drops the oldest line of the journal, else the oldest record: what
+// waits for that one waits in vain.
+func (l *ledger) makeRoom() {
+	l.lost++
+	i := slices.IndexFunc(l.records, func(r Record) bool { return r.Exposure == nil && r.Server == nil && r.Pool == nil && r.Clock == nil })
+	if i < 0 {
+		i = 0
+		if l.gap.upto <= l.wroteTo {
+			l.gap.after = l.wroteTo
+		}
+		l.gap.upto = l.records[0].Key
+	}
+	l.records = slices.Delete(l.records, i, i+1)
+}
+
+// record puts a record into the plan.
 func (g *Guard) record(r Record) Key {
 	r.Key, r.At = g.key(), g.now.Wall.UTC()
 	l := &g.ledger
 	if len(l.records) >= maxRecords {
-		l.records = slices.Delete(l.records, 0, 1)
-		l.lost++
+		l.makeRoom()
 	}
 	l.records = append(l.records, r)
 	return r.Key

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -9,7 +10,7 @@ const stopWithin = 4 * time.Second // service managers are told 5
 
 // orders are what admins want, and how far it has come.
 type orders struct {
-	syncs    []Key // replied to when the next sync was judged
+	syncs    []syncOrder
 	replies  []Reply
 	disarmed time.Duration // until then
 	stop     Key
@@ -17,12 +18,34 @@ type orders struct {
 	done     bool
 }
 
+// syncOrder is an admin's wish for a sync: it ends when a sync was judged that
+// had not been before, and the clock was corrected.
+type syncOrder struct {
+	key    Key
+	step   bool // the correction may be any size
+	judged bool
+}
+
 func (o *orders) stopping() bool { return o.stop != 0 }
+
+// stepping reports whether an admin permits a step of any size now.
+func (o *orders) stepping() bool {
+	return slices.ContainsFunc(o.syncs, func(s syncOrder) bool { return s.step })
+}
+
+// judged marks what waited for the judgement that was just made.
+func (o *orders) judged() {
+	for i := range o.syncs {
+		o.syncs[i].judged = true
+	}
+}
 
 func (g *Guard) order(ev Ordered) {
 	switch ev.Verb {
 	case "sync", "step":
 		g.orderSync(ev)
+	case "leave":
+		g.orders.syncs = slices.DeleteFunc(g.orders.syncs, func(s syncOrder) bool { return s.key == ev.Key })
 	case "disarm":
 		g.orderDisarm(ev)
 	case "arm":
@@ -54,27 +77,32 @@ func (g *Guard) orderSync(ev Ordered) {
 		return
 	}
 	if !g.round.active {
-		if at := g.nextAllowed(); at > g.now.Mono+ahead {
-			g.reply(ev.Key, fmt.Sprintf("every server was asked as often as its limit allows: again in %s", (at-g.now.Mono).Round(time.Second)))
+		if why := g.notNow(); why != "" {
+			g.reply(ev.Key, why)
 			return
 		}
 	}
-	if ev.Verb == "step" {
-		g.clock.stepOnce = true
-	}
-	g.orders.syncs = append(g.orders.syncs, ev.Key)
+	g.orders.syncs = append(g.orders.syncs, syncOrder{key: ev.Key, step: ev.Verb == "step"})
 	g.syncSoon()
 }
 
-// nextAllowed is when the first of the servers may be asked again.
-func (g *Guard) nextAllowed() time.Duration {
-	var at time.Duration = -1
-	for _, s := range g.chosenOnes() {
-		if t := g.allowed(s); at < 0 || t < at {
-			at = t
-		}
+// notNow is why a sync cannot begin now, empty where it can.
+func (g *Guard) notNow() string {
+	if !g.network.usable() {
+		return noNetwork
 	}
-	return at
+	if why := g.futile(); why != "" {
+		return why
+	}
+	can := g.turns()
+	if len(can) == 0 {
+		return "there is no route to any server"
+	}
+	at := can[min(g.conf.MinAgree, len(can))-1].at
+	if at <= g.now.Mono+ahead {
+		return ""
+	}
+	return fmt.Sprintf("the servers were asked as often as their limits allow: again in %s", (at - g.now.Mono).Round(time.Second))
 }
 
 func (g *Guard) orderDisarm(ev Ordered) {
@@ -91,15 +119,14 @@ func (g *Guard) reply(k Key, err string) {
 	g.orders.replies = append(g.orders.replies, Reply{Key: k, Err: err})
 }
 
-// endSyncs replies to whoever waits for a sync.
-func (g *Guard) endSyncs(judged bool, why string) {
-	for _, k := range g.orders.syncs {
-		if judged {
-			why = ""
+// endSyncs replies to whoever waited for the sync that was judged.
+func (g *Guard) endSyncs(why string) {
+	g.orders.syncs = slices.DeleteFunc(g.orders.syncs, func(s syncOrder) bool {
+		if s.judged {
+			g.reply(s.key, why)
 		}
-		g.reply(k, why)
-	}
-	g.orders.syncs = nil
+		return s.judged
+	})
 }
 
 // advanceOrders completes a stop: everything of ours is gone, or time is up.
@@ -116,7 +143,8 @@ func (g *Guard) advanceOrders() bool {
 	if len(g.ledger.records) > 0 && g.ledger.err == nil && !g.due(o.stopBy) {
 		return false
 	}
-	g.endSyncs(false, "the daemon is stopping")
+	o.judged()
+	g.endSyncs("the daemon is stopping")
 	o.done = true
 	g.reply(o.stop, "")
 	return true

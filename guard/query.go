@@ -173,6 +173,9 @@ func (g *Guard) neverReady(q *query) {
 		g.fail(q, "the shield cannot be put up: "+g.seenErr.Error())
 	case !g.ledger.wrote(max(q.token, q.house.record)):
 		g.fail(q, "the ledger cannot be written")
+	case q.house.kind == "throw-away" && g.addrErr != nil:
+		g.restRotation(g.addrErr.Error())
+		g.fail(q, "its throw-away address could not be made: "+g.addrErr.Error())
 	case q.house.kind == "throw-away" && g.stands(q.house.addr) && !g.seenReady[q.house.addr]:
 		g.restRotation("an address was not ready in time")
 		g.fail(q, "its throw-away address was not ready in time")

@@ -202,17 +202,19 @@ func (g *Guard) whyNotSynced() string {
 	case g.synced():
 		return ""
 	case g.hostSeen && !g.network.usable():
-		return "there is no default route"
+		return noNetwork
 	case g.futile() != "":
 		return g.futile()
 	case len(g.chosenOnes()) == 0:
 		return "no server is known yet: " + g.whyNoServers()
-	case g.clock.refused != "":
-		return g.clock.refused
 	case g.clock.why != "":
 		return g.clock.why
 	case g.clock.rounds == 0:
 		return "the first sync is not over"
+	case g.clock.pending():
+		return "the correction of the clock is under way"
+	case g.clock.agreed && g.clock.offset.Abs() > unsyncAt/2:
+		return fmt.Sprintf("the clock is off by %+.3f s, which is slewed: clock.step forbids a step now, `ntpveil sync --step` permits it", g.clock.offset.Seconds())
 	}
 	return "no sync succeeded for too long"
 }

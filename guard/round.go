@@ -1,7 +1,10 @@
 package guard
 
 import (
+	"cmp"
 	"fmt"
+	"net/netip"
+	"slices"
 	"time"
 
 	"ntpveil/guard/selection"
@@ -20,6 +23,17 @@ type round struct {
 	noRotation time.Duration // until then addresses rest
 }
 
+// startOver gives up a sync that is under way, since the clock that its samples
+// were taken by is no longer the same, and brings the next one forward.
+func (g *Guard) startOver() {
+	for _, s := range g.servers {
+		s.fresh = false
+		g.cancelQueries(s, "the clock changed meanwhile")
+	}
+	g.round.active = false
+	g.syncSoon()
+}
+
 // syncSoon brings the next sync forward; the buckets still hold.
 func (g *Guard) syncSoon() {
 	if !g.round.active {
@@ -36,38 +50,57 @@ func (g *Guard) advanceRound() bool {
 	if r.active || g.orders.stopping() || g.clock.pending() || !g.network.usable() || g.futile() != "" || !g.due(r.next-ahead) {
 		return false
 	}
-	chosen := g.chosenOnes()
-	if len(chosen) == 0 || g.waitsForMore() {
+	if len(g.chosenOnes()) == 0 || g.waitsForMore() {
 		return false
 	}
 	due := max(r.next, g.now.Mono)
 	r.asked = 0
-	earliest := time.Duration(0)
-	for _, s := range chosen {
-		at := g.allowed(s)
-		if q := g.query(s); q != nil {
-			at = max(at, q.ends())
+	can := g.turns()
+	if enough := min(g.conf.MinAgree, len(can)); enough == 0 || can[enough-1].at > due {
+		at := g.now.Mono + time.Second
+		if enough > 0 {
+			at = max(at, can[enough-1].at)
 		}
-		if !g.routed(s.addr.Addr()) {
-			s.failed = "no route to its address family"
-			continue
-		}
-		if at > due {
-			if earliest == 0 || at < earliest {
-				earliest = at
-			}
-			continue
-		}
-		g.begin(s, due+time.Duration(g.rng.Int64N(int64(200*time.Millisecond))))
-		r.asked++
-	}
-	r.soon = false
-	if r.asked == 0 {
-		r.next = max(earliest, g.now.Mono+time.Second) + ahead
+		r.next, r.soon = at+ahead, false
 		return true
 	}
-	r.active = true
+	for _, c := range can {
+		if c.at <= due {
+			g.begin(c.srv, due+time.Duration(g.rng.Int64N(int64(200*time.Millisecond))))
+			r.asked++
+		}
+	}
+	r.active, r.soon = true, false
 	return true
+}
+
+// turn is when a server can be asked.
+type turn struct {
+	srv *server
+	at  time.Duration
+}
+
+// turns are when the servers that there is a way to can be asked, the first
+// first. Those of one bucket take turns: whoever was not asked for longest comes first.
+func (g *Guard) turns() []turn {
+	var out []turn
+	for _, s := range g.chosenOnes() {
+		if g.routed(s.addr.Addr()) {
+			out = append(out, turn{srv: s})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b turn) int { return cmp.Compare(a.srv.lastAsk, b.srv.lastAsk) })
+	before := map[netip.Prefix]int{}
+	for i, t := range out {
+		k := key64(t.srv.addr.Addr())
+		out[i].at = g.allowed(t.srv, before[k])
+		if q := g.query(t.srv); q != nil {
+			out[i].at = max(out[i].at, q.ends())
+		}
+		before[k]++
+	}
+	slices.SortStableFunc(out, func(a, b turn) int { return cmp.Compare(a.at, b.at) })
+	return out
 }
 
 // futile says why no query could leave, so that none is begun and no token is
@@ -108,7 +141,10 @@ func (g *Guard) judgeRound() bool {
 	if !g.round.soon {
 		g.round.next = g.now.Mono + g.jitter(g.round.interval, 0.1)
 	}
-	g.endSyncs(judged.Agreed && g.clock.refused == "", g.clock.why+g.clock.refused)
+	g.orders.judged()
+	if !g.clock.pending() || g.clock.fixGround == refused { // else the correction ends them
+		g.endSyncs(g.clock.why)
+	}
 	return true
 }
 
@@ -131,7 +167,7 @@ func (g *Guard) judge() selection.Result {
 		s.verdict, s.judged = res.Verdicts[i], true
 	}
 	if !res.Agreed {
-		g.disagree(res)
+		g.unmoved("no sync: ", res.Reason)
 		return res
 	}
 	g.agree(res)
@@ -154,21 +190,16 @@ func (g *Guard) nextInterval(res selection.Result) time.Duration {
 	return min(max(i, g.conf.PollMin), g.conf.PollMax)
 }
 
-func (g *Guard) disagree(res selection.Result) {
-	if g.clock.why != res.Reason {
-		g.note(KindNotice, "no sync: "+res.Reason)
-	}
-	g.clock.why = res.Reason
-}
-
 func (g *Guard) agree(res selection.Result) {
 	c := &g.clock
-	c.why = ""
+	if g.synced() && res.Offset.Abs() > g.distance()+res.Error { // no clock drifts so fast: a pause
+		c.stepAllowed = true
+	}
 	c.lastAgreed, c.agreedAt = g.now.Mono, g.now.Wall.UTC()
 	c.offset, c.distance = res.Offset, res.Error
 	c.stratum, c.leap = res.Stratum, res.Leap
-	c.agreed = true
 	if g.conf.Observe {
+		c.agreed, c.why = true, ""
 		g.record(Record{Kind: KindClock, Text: fmt.Sprintf("observed: offset %+.6f s, root distance %.6f s", res.Offset.Seconds(), res.Error.Seconds())})
 		return
 	}

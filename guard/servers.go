@@ -89,19 +89,21 @@ func (b *bucket) fill(now time.Duration) {
 	b.at = now
 }
 
-// ready is when the next token is there.
-func (b *bucket) ready() time.Duration {
-	if b.tokens >= 1 {
+// ready is when the next token is there that so many others do not want.
+func (b *bucket) ready(others int) time.Duration {
+	want := float64(1 + others)
+	if b.tokens >= want {
 		return b.at
 	}
-	return b.at + time.Duration((1-b.tokens)*float64(bucketEvery)) + time.Millisecond
+	return b.at + time.Duration((want-b.tokens)*float64(bucketEvery)) + time.Millisecond
 }
 
-// allowed is the earliest time at which a server may be asked again.
-func (g *Guard) allowed(s *server) time.Duration {
+// allowed is the earliest time at which a server may be asked again, after so
+// many others of its bucket.
+func (g *Guard) allowed(s *server, others int) time.Duration {
 	b := g.bucket(s.addr.Addr())
 	b.fill(g.now.Mono)
-	t := max(b.ready(), s.denied)
+	t := max(b.ready(others), s.denied)
 	if s.rate > 0 && s.everAsked {
 		t = max(t, s.lastAsk+bucketEvery<<s.rate)
 	}
@@ -316,7 +318,7 @@ func (g *Guard) seat(a netip.AddrPort, name, pool, why string) {
 		text += ": " + why
 	}
 	g.recordServer(s, text)
-	if g.round.next > g.now.Mono && g.clock.lastAgreed == 0 {
+	if far := g.round.next > g.now.Mono+2*g.round.interval; far || g.round.next > g.now.Mono && g.clock.lastAgreed == 0 {
 		g.syncSoon() // not enough servers so far
 	}
 }

@@ -257,7 +257,7 @@ func TestKernelWorkerOrder(t *testing.T) {
 		if got := fmt.Sprint(f.history()); got != want {
 			t.Errorf("%s fails: calls %s, want %s", stage, got, want)
 		}
-		if len(seen) != 1 || seen[0].Err == nil || seen[0].Kernel.Shield.Mode != rules.Enforce {
+		if len(seen) != 1 || (seen[0].Err == nil) != (stage == "set") || (seen[0].AddrErr == nil) == (stage == "set") || seen[0].Kernel.Shield.Mode != rules.Enforce {
 			t.Errorf("%s fails: reported %+v", stage, seen)
 		}
 	}

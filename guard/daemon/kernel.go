@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -123,44 +124,37 @@ func (k *kernel) work() error {
 	k.mu.Unlock()
 
 	if culprit != "" {
-		k.report(k.look(nil)) // close the gate before anything is put back
+		k.report(k.look(nil, nil)) // close the gate before anything is put back
 	}
-	err := k.apply(wish)
-	seen := k.look(err)
+	shieldErr, addrErr := k.apply(wish)
+	seen := k.look(shieldErr, addrErr)
 	if culprit != "" {
 		seen.Culprit, seen.OffFor = culprit, k.now()-lostAt
 	}
 	k.report(seen)
-	return seen.Err
+	return cmp.Or(seen.Err, seen.AddrErr)
 }
 
-func (k *kernel) apply(wish guard.Kernel) error {
+func (k *kernel) apply(wish guard.Kernel) (shield, addrs error) {
 	if !wish.Act {
-		return nil
+		return nil, nil
 	}
 	if err := k.shield.Grow(k.now(), wish.Shield); err != nil {
-		return fmt.Errorf("grow shield: %w", err)
+		return fmt.Errorf("grow shield: %w", err), nil
 	}
 	if err := k.addrs.Set(k.now(), wish.Addrs); err != nil {
-		return fmt.Errorf("set addresses: %w", err)
+		return nil, fmt.Errorf("set addresses: %w", err)
 	}
 	if err := k.shield.Shrink(k.now(), wish.Shield); err != nil {
-		return fmt.Errorf("shrink shield: %w", err)
+		return fmt.Errorf("shrink shield: %w", err), nil
 	}
-	return nil
+	return nil, nil
 }
 
-// look reports what is. An error of the apply before it goes with the report.
-func (k *kernel) look(err error) guard.KernelSeen {
-	seen := guard.KernelSeen{Err: err}
-	shield, shieldErr := k.shield.Seen(k.now())
-	addrs, ready, addrsErr := k.addrs.Seen(k.now())
-	seen.Kernel = guard.Kernel{Shield: shield, Addrs: addrs}
-	seen.Ready = ready
-	for _, e := range []error{shieldErr, addrsErr} {
-		if seen.Err == nil {
-			seen.Err = e
-		}
-	}
-	return seen
+// look reports what is. Errors of the apply before it go with the report.
+func (k *kernel) look(shieldErr, addrErr error) guard.KernelSeen {
+	shield, e1 := k.shield.Seen(k.now())
+	addrs, ready, e2 := k.addrs.Seen(k.now())
+	return guard.KernelSeen{Kernel: guard.Kernel{Shield: shield, Addrs: addrs}, Ready: ready,
+		Err: cmp.Or(shieldErr, e1), AddrErr: cmp.Or(addrErr, e2)}
 }

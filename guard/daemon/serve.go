@@ -82,7 +82,10 @@ func (d *Daemon) Order(ctx context.Context, verb string, forTime time.Duration) 
 	case <-d.stopped:
 		return errStopped
 	case <-ctx.Done():
-		_ = d.do(context.WithoutCancel(ctx), func() { delete(d.waiting, key) })
+		_ = d.do(context.WithoutCancel(ctx), func() {
+			delete(d.waiting, key)
+			d.step(guard.Ordered{Key: key, Verb: "leave"})
+		})
 		return ctx.Err()
 	}
 }

@@ -289,6 +289,9 @@ func (w *World) judgeFix(f guard.Fix) {
 	if f.Step != 0 && !j.moved && (f.Step-w.offset).Abs() > 200*time.Millisecond {
 		j.fail("fix %d steps by %s, the clock is off by %s", f.Key, f.Step, w.offset)
 	}
+	if f.Sync && !j.moved && (w.offset-f.Step).Abs() > f.Error+200*time.Millisecond {
+		j.fail("fix %d: the kernel is told %s, the clock is off by %s", f.Key, f.Error, w.offset-f.Step)
+	}
 	if f.Slew.Abs() > 500*time.Millisecond {
 		j.fail("fix %d slews by %s", f.Key, f.Slew)
 	}

@@ -98,7 +98,7 @@ func (w *World) work() {
 	culprit := w.culprit
 	w.culprit = ""
 	if culprit != "" {
-		w.see(nil, "")
+		w.see(guard.KernelSeen{})
 	}
 	w.in(w.soon(2*time.Millisecond), w.life, func() { w.grow(wish, culprit) })
 }
@@ -106,11 +106,11 @@ func (w *World) work() {
 func (w *World) grow(wish guard.Kernel, culprit string) {
 	t := &w.kernel
 	if !wish.Act {
-		w.endPass(nil, culprit)
+		w.endPass(guard.KernelSeen{Culprit: culprit})
 		return
 	}
 	if t.failed = w.chance(w.judge.trouble); t.failed {
-		w.endPass(errStage, culprit)
+		w.endPass(guard.KernelSeen{Err: errStage, Culprit: culprit})
 		return
 	}
 	s := wish.Shield
@@ -130,7 +130,7 @@ func (w *World) grow(wish guard.Kernel, culprit string) {
 	}
 	w.in(w.soon(2*time.Millisecond), w.life, func() {
 		if t.failed = w.chance(w.judge.trouble); t.failed {
-			w.endPass(errStage, culprit)
+			w.endPass(guard.KernelSeen{AddrErr: errStage, Culprit: culprit})
 			return
 		}
 		t.set(w, wish.Addrs)
@@ -141,7 +141,7 @@ func (w *World) grow(wish guard.Kernel, culprit string) {
 func (w *World) shrink(wish guard.Kernel, culprit string) {
 	t := &w.kernel
 	if t.failed = w.chance(w.judge.trouble); t.failed {
-		w.endPass(errStage, culprit)
+		w.endPass(guard.KernelSeen{Err: errStage, Culprit: culprit})
 		return
 	}
 	if wish.Shield.Mode == rules.Off {
@@ -157,7 +157,7 @@ func (w *World) shrink(wish guard.Kernel, culprit string) {
 			delete(t.hoods, p)
 		}
 	}
-	w.endPass(nil, culprit)
+	w.endPass(guard.KernelSeen{Culprit: culprit})
 }
 
 // set makes the addresses those of the wish, and judges what it is asked for.
@@ -182,11 +182,12 @@ func (t *truth) set(w *World, want []guard.Addr) {
 	}
 }
 
-func (w *World) endPass(err error, culprit string) {
-	w.see(err, culprit)
+// endPass reports what is, with what a pass came to.
+func (w *World) endPass(ev guard.KernelSeen) {
+	w.see(ev)
 	w.working = false
 	switch {
-	case err != nil:
+	case ev.Err != nil || ev.AddrErr != nil:
 		w.in(time.Second+w.soon(time.Second), w.life, w.pokeWorker)
 	case w.again:
 		w.work()
@@ -194,9 +195,8 @@ func (w *World) endPass(err error, culprit string) {
 }
 
 // see reports what is, after a delay in which more may happen.
-func (w *World) see(err error, culprit string) {
+func (w *World) see(ev guard.KernelSeen) {
 	t := &w.kernel
-	ev := guard.KernelSeen{Err: err, Culprit: culprit}
 	ev.Kernel.Shield.Mode, ev.Kernel.Shield.Devices = t.mode, slices.Clone(t.devices)
 	for a, until := range t.exposed {
 		ev.Kernel.Shield.Exposed = append(ev.Kernel.Shield.Exposed, rules.Exposed{Addr: a, Until: until})
