@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -23,6 +24,7 @@ type fake struct {
 	changed chan struct{}
 	orders  []string
 	refuse  error
+	looks   int
 }
 
 func (f *fake) Status(context.Context) (guard.Status, <-chan struct{}, error) {
@@ -31,7 +33,7 @@ func (f *fake) Status(context.Context) (guard.Status, <-chan struct{}, error) {
 	return f.status, f.changed, nil
 }
 
-func (f *fake) Look(context.Context) error { return nil }
+func (f *fake) Look(context.Context) error { f.looks++; return nil }
 
 func (f *fake) Order(_ context.Context, verb string, d time.Duration) error {
 	f.mu.Lock()
@@ -48,7 +50,7 @@ func serve(t *testing.T, who rank) (*fake, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.rankOf = func(*net.UnixConn) rank { return who }
+	s.peerOf = func(*net.UnixConn) peer { return peer{uid: 1000, rank: who} }
 	f := &fake{changed: make(chan struct{}), status: guard.Status{Version: "1", Exposures: []guard.ExposureStatus{{Address: "2001:db8::1"}}, ExposureCount: 1}}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -210,4 +212,110 @@ func FuzzRequest(f *testing.F) {
 func FuzzReply(f *testing.F) {
 	f.Add([]byte(`{"status":{"version":"1"}}`))
 	f.Fuzz(func(_ *testing.T, line []byte) { _, _ = read(line) })
+}
+
+// dial opens a connection that stays for the test.
+func dial(t *testing.T, path string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// TestNobodyDelaysTheStop: not who says nothing, nor who sends without end, nor
+// who reads no reply.
+func TestNobodyDelaysTheStop(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sock")
+	s, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.peerOf = func(*net.UnixConn) peer { return peer{rank: root} }
+	f := &fake{changed: make(chan struct{}), refuse: errors.New(strings.Repeat("x", 1<<20))}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, f) }()
+	dial(t, path)
+	for _, reads := range []int64{1, 1 << 40} {
+		c := dial(t, path)
+		go func() {
+			for err := error(nil); err == nil; {
+				_, err = c.Write([]byte(`{"verb":"arm"}` + "\n"))
+			}
+		}()
+		go func() { _, _ = io.CopyN(io.Discard, c, reads) }()
+	}
+	if _, err := Call(t.Context(), path, Request{Verb: "arm"}); err == nil {
+		t.Error("no reply")
+	}
+	cancel()
+	select {
+	case <-done:
+	case <-time.After(readWithin / 2):
+		t.Error("the socket is served on after the stop")
+	}
+}
+
+// TestNobodyKeepsRootOut: places are by rank and by user, and who leaves gives
+// his back.
+func TestNobodyKeepsRootOut(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sock")
+	s, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whos := make(chan peer, 100)
+	s.peerOf = func(*net.UnixConn) peer { return <-whos }
+	f := &fake{changed: make(chan struct{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, f) }()
+	defer func() { cancel(); <-done }()
+
+	// ask connects as somebody; it reports whether there was a place.
+	ask := func(who peer, verb string) (net.Conn, bool) {
+		whos <- who
+		c := dial(t, path)
+		_, _ = c.Write([]byte(`{"verb":"` + verb + `"}` + "\n"))
+		if verb == "waitsync" {
+			return c, true
+		}
+		_, err := bufio.NewReader(c).ReadString('\n')
+		return c, err == nil
+	}
+	var first net.Conn
+	for uid := range uint32(10) {
+		for range placesOfUser + 1 {
+			c, _ := ask(peer{uid: 1000 + uid}, "waitsync")
+			if first == nil {
+				first = c
+			}
+		}
+	}
+	if _, ok := ask(peer{uid: 2000}, "status"); ok {
+		t.Error("the places of everyone have no end")
+	}
+	if _, ok := ask(peer{rank: root}, "arm"); !ok {
+		t.Error("root is kept out")
+	}
+	first.Close()
+	for ok := false; !ok; { // until the server has seen it
+		_, ok = ask(peer{uid: 2000}, "status")
+	}
+}
+
+// TestLooksAreNotForEveryone: a status for everyone does not have the kernel looked at.
+func TestLooksAreNotForEveryone(t *testing.T) {
+	for who, want := range map[rank]int{everyone: 0, group: 1, root: 1} {
+		f, path := serve(t, who)
+		if _, err := Call(t.Context(), path, Request{Verb: "status"}); err != nil {
+			t.Fatal(err)
+		}
+		if f.looks != want {
+			t.Errorf("%s: %d looks", rankNames[who], f.looks)
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"math"
 	"net"
 	"os/user"
 	"slices"
@@ -10,24 +11,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peerRank is who is at the other end. When in doubt it is everyone.
-func peerRank(c *net.UnixConn) rank {
+// peer is who is at the other end.
+type peer struct {
+	uid  uint32
+	rank rank
+}
+
+// peerOf is who is at the other end. When in doubt it is anyone.
+func peerOf(c *net.UnixConn) peer {
 	uid, gids, err := credentials(c)
 	switch {
 	case err != nil:
-		return everyone
+		return peer{uid: math.MaxUint32}
 	case uid == 0:
-		return root
+		return peer{rank: root}
 	}
 	g, err := user.LookupGroup(Group)
 	if err != nil {
-		return everyone
+		return peer{uid: uid}
 	}
 	gid, err := strconv.ParseUint(g.Gid, 10, 32)
 	if err == nil && slices.Contains(gids, uint32(gid)) {
-		return group
+		return peer{uid, group}
 	}
-	return everyone
+	return peer{uid: uid}
 }
 
 // credentials are the peer's user and all of its groups, as they were when it connected.

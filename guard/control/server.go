@@ -2,6 +2,7 @@ package control
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,9 +20,12 @@ import (
 
 const (
 	readWithin = 10 * time.Second
+	writeAtEnd = time.Second // for the last reply, once the daemon stops
 	orderMost  = time.Minute
-	maxPeers   = 64 // connections at a time
+	rest       = 50 * time.Millisecond // after a connection that could not be taken
 )
+
+var past = time.Unix(1, 0) // a deadline that ends at once what waits
 
 // Daemon is what the socket speaks for.
 type Daemon interface {
@@ -36,7 +40,7 @@ type Daemon interface {
 // Server is a listening socket.
 type Server struct {
 	listener *net.UnixListener
-	rankOf   func(*net.UnixConn) rank
+	peerOf   func(*net.UnixConn) peer
 }
 
 // Listen opens the socket. One that nobody listens on any more is replaced; what
@@ -55,7 +59,7 @@ func Listen(path string) (*Server, error) {
 	if err := os.Chmod(path, 0o666); err != nil { // credentials decide, not the mode
 		return nil, errors.Join(fmt.Errorf("listen on %s: %w", path, err), l.Close())
 	}
-	return &Server{listener: l, rankOf: peerRank}, nil
+	return &Server{listener: l, peerOf: peerOf}, nil
 }
 
 // clear makes way for the socket.
@@ -82,7 +86,7 @@ func (s *Server) Serve(ctx context.Context, d Daemon) error {
 	defer stop()
 	var peers sync.WaitGroup
 	defer peers.Wait()
-	room := make(chan struct{}, maxPeers)
+	room := places{byUser: map[uint32]int{}}
 	for {
 		c, err := s.listener.AcceptUnix()
 		switch {
@@ -90,116 +94,158 @@ func (s *Server) Serve(ctx context.Context, d Daemon) error {
 			return nil
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("accept: %w", err)
-		case err != nil:
-			continue // a peer that is gone already, or no descriptor left: the next may do
+		case err != nil: // a peer that is gone already, or no descriptor left: the next may do
+			time.Sleep(rest)
+			continue
 		}
-		select {
-		case room <- struct{}{}:
-		default:
+		who := s.peerOf(c)
+		if !room.take(who) {
 			_ = c.Close()
 			continue
 		}
 		peers.Add(1)
 		go func() {
 			defer peers.Done()
-			defer func() { <-room }()
-			s.serve(ctx, c, d)
+			defer room.leave(who)
+			p := &session{c, bufio.NewReaderSize(c, maxRequest), who.rank, d}
+			p.run(ctx)
 		}()
 	}
 }
 
-// serve answers one peer's requests, one after the other.
-func (s *Server) serve(ctx context.Context, c *net.UnixConn, d Daemon) {
-	defer c.Close()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+// session is one peer's connection.
+type session struct {
+	conn *net.UnixConn
+	in   *bufio.Reader
+	who  rank
+	d    Daemon
+}
+
+// run answers requests, one after the other. When ctx is done it reads no more,
+// and what is still to be replied has a second.
+func (s *session) run(ctx context.Context) {
+	defer s.conn.Close()
+	stop := context.AfterFunc(ctx, func() {
+		_ = s.conn.SetReadDeadline(past)
+		_ = s.conn.SetWriteDeadline(time.Now().Add(writeAtEnd))
+	})
 	defer stop()
-	who := s.rankOf(c)
-	in := bufio.NewReaderSize(c, maxRequest)
 	for {
-		_ = c.SetReadDeadline(time.Now().Add(readWithin))
-		line, err := in.ReadSlice('\n')
+		line, err := s.read(ctx)
 		if errors.Is(err, bufio.ErrBufferFull) {
-			reply(c, Reply{Error: "read request: it is longer than a request can be"})
+			s.reply(ctx, Reply{Error: "read request: it is longer than a request can be"})
 			return
 		}
-		if err != nil {
-			return
-		}
-		if !reply(c, answer(ctx, line, who, d)) {
+		if err != nil || !s.reply(ctx, s.answer(ctx, line)) {
 			return
 		}
 	}
 }
 
-func reply(c *net.UnixConn, r Reply) bool {
+// read reads a request. The deadline is set before ctx is asked: whichever way
+// the end of ctx falls, it ends the read.
+func (s *session) read(ctx context.Context) ([]byte, error) {
+	_ = s.conn.SetReadDeadline(time.Now().Add(readWithin))
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	line, err := s.in.ReadSlice('\n')
+	return bytes.Clone(line), err
+}
+
+func (s *session) reply(ctx context.Context, r Reply) bool {
 	b, err := json.Marshal(r)
 	if err != nil {
 		return false
 	}
-	_ = c.SetWriteDeadline(time.Now().Add(readWithin))
-	_, err = c.Write(append(b, '\n'))
+	_ = s.conn.SetWriteDeadline(time.Now().Add(readWithin))
+	if ctx.Err() != nil {
+		_ = s.conn.SetWriteDeadline(time.Now().Add(writeAtEnd))
+	}
+	_, err = s.conn.Write(append(b, '\n'))
 	return err == nil
 }
 
 // answer carries one request out.
-func answer(ctx context.Context, line []byte, who rank, d Daemon) Reply {
+func (s *session) answer(ctx context.Context, line []byte) Reply {
 	r, length, err := parse(line)
 	if err != nil {
 		return Reply{Error: err.Error()}
 	}
-	if may := verbs[r.Verb]; who < may {
+	if may := verbs[r.Verb]; s.who < may {
 		return Reply{Error: "only " + rankNames[may] + " may", Denied: true}
 	}
-	switch r.Verb {
-	case "status", "exposures":
-		_ = d.Look(ctx) // without it the status is a little old
-		s, _, err := d.Status(ctx)
-		return statusReply(s, err, who)
-	case "waitsync":
-		return wait(ctx, length, who, d)
+	if r.Verb == "status" || r.Verb == "exposures" {
+		if s.who >= group { // a look costs the kernel something, which is not for everyone to spend
+			_ = s.d.Look(ctx) // without it the counters are a little old
+		}
+		st, _, err := s.d.Status(ctx)
+		return s.status(st, err)
+	}
+	ctx, stop := s.whileThere(ctx)
+	defer stop()
+	if r.Verb == "waitsync" {
+		return s.wait(ctx, length)
 	}
 	ctx, cancel := context.WithTimeout(ctx, orderMost)
 	defer cancel()
-	if err := d.Order(ctx, r.Verb, length); err != nil {
+	if err := s.d.Order(ctx, r.Verb, length); err != nil {
 		return Reply{Error: err.Error()}
 	}
 	return Reply{}
 }
 
+// whileThere is a context that ends when the peer leaves: who waits for a sync
+// and goes away keeps no place. Until stop is called nothing else may read.
+func (s *session) whileThere(ctx context.Context) (there context.Context, stop func()) {
+	there, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	_ = s.conn.SetReadDeadline(time.Time{})
+	go func() {
+		defer close(ended)
+		if _, err := s.in.Peek(1); err != nil {
+			cancel()
+		}
+	}()
+	return there, func() {
+		_ = s.conn.SetReadDeadline(past)
+		<-ended
+		cancel()
+	}
+}
+
 // wait replies when the clock is synchronised, or when time is up.
-func wait(ctx context.Context, length time.Duration, who rank, d Daemon) Reply {
+func (s *session) wait(ctx context.Context, length time.Duration) Reply {
 	if length == 0 {
 		length = maxWait
 	}
 	ctx, cancel := context.WithTimeout(ctx, length)
 	defer cancel()
 	for {
-		s, changed, err := d.Status(ctx)
-		if err != nil || s.Synchronized {
-			return statusReply(s, err, who)
+		st, changed, err := s.d.Status(ctx)
+		if err != nil || st.Synchronized {
+			return s.status(st, err)
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			r := statusReply(s, nil, who)
+			r := s.status(st, nil)
 			r.Error = "not synchronised in time"
-			if i := slices.IndexFunc(s.Weaknesses, func(w guard.Weakness) bool { return w.Code == "not-synchronized" }); i >= 0 {
-				r.Error += ": " + s.Weaknesses[i].Text
+			if i := slices.IndexFunc(st.Weaknesses, func(w guard.Weakness) bool { return w.Code == "not-synchronized" }); i >= 0 {
+				r.Error += ": " + st.Weaknesses[i].Text
 			}
 			return r
 		}
 	}
 }
 
-// statusReply leaves out what not everyone may see.
-func statusReply(s guard.Status, err error, who rank) Reply {
+// status leaves out what not everyone may see.
+func (s *session) status(st guard.Status, err error) Reply {
 	if err != nil {
 		return Reply{Error: err.Error()}
 	}
-	if who < group {
-		s.Exposures = nil
+	if s.who < group {
+		st.Exposures = nil
 	}
-	return Reply{Status: &s}
+	return Reply{Status: &st}
 }
