@@ -13,8 +13,9 @@ type Config struct {
 	Pools        []string // names, each giving many servers
 	Servers      []Server // configured ones, each as its own server
 	AllowPrivate bool
-	Use          int // servers to keep
-	MinAgree     int // fewer agreeing servers move nothing
+	DHCP         string // "join" or "off": what a later version does with the servers that the network names
+	Use          int    // servers to keep
+	MinAgree     int    // fewer agreeing servers move nothing
 	PollMin      time.Duration
 	PollMax      time.Duration
 

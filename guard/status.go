@@ -10,7 +10,7 @@ type Status struct {
 
 	Clock          ClockStatus      `json:"clock"`
 	Servers        []ServerStatus   `json:"servers"`
-	Exposures      []ExposureStatus `json:"exposures,omitempty"` // only for root and the group
+	Exposures      []ExposureStatus `json:"exposures,omitzero"` // left out for all but root and the group
 	ExposureCount  int              `json:"exposure_count"`
 	Neighbourhoods []HoodStatus     `json:"neighbourhoods"`
 	Shield         ShieldStatus     `json:"shield"`

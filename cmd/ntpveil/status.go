@@ -72,9 +72,6 @@ func exposuresCmd(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if s.Exposures == nil {
-				s.Exposures = []guard.ExposureStatus{}
-			}
 			if o.json {
 				return printJSON(cmd.OutOrStdout(), s.Exposures)
 			}

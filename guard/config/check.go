@@ -121,11 +121,15 @@ func (d *draft) agree(at func(key string) place) Errors {
 	if len(d.Servers) > 0 {
 		had = len(d.Servers)
 	}
-	if !d.minAgree {
+	switch {
+	case !d.minAgree && len(d.Servers) > 0:
 		d.MinAgree = min(3, had)
-		return nil
-	}
-	if d.MinAgree > had {
+	case !d.minAgree:
+		d.MinAgree = 3
+		if had < 3 {
+			return Errors{at("time.use").errorf("time.use: %d servers can never be the 3 that have to agree; time.min_agree = %d permits fewer", had, had)}
+		}
+	case d.MinAgree > had:
 		return Errors{at("time.min_agree").errorf("time.min_agree: %d can never be met, %d servers are to be had", d.MinAgree, had)}
 	}
 	return nil

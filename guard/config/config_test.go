@@ -98,6 +98,7 @@ func TestErrors(t *testing.T) {
 		some + "[ledger]\npath = \"/dev/null\"":               `a.toml:4:1: ledger.path: "/dev/null" is below /dev, where no file of ours belongs`,
 		some + "[ledger]\npath = \"ledger.db\"":               `a.toml:4:1: ledger.path: "ledger.db" is no absolute path`,
 		some + "min_agree = 2":                                "a.toml:3:1: time.min_agree: 2 can never be met, 1 servers are to be had",
+		"[time]\npools = [\"a.example\"]\nuse = 2":            "a.toml:3:1: time.use: 2 servers can never be the 3 that have to agree; time.min_agree = 2 permits fewer",
 		some + "use = 1\nuse = 2":                             "a.toml:4:1: time.use stands twice",
 		some + "[[clock]]":                                    "a.toml:3:3: clock: a list of tables has no meaning here",
 		some + "[address]\n[address]":                         "a.toml:4:2: [address] stands twice",
@@ -115,7 +116,7 @@ func TestErrors(t *testing.T) {
 }
 
 func TestEffectiveIsTheSame(t *testing.T) {
-	for _, text := range []string{some, "[time]\npools = [\"2.x.example\"]\nuse = 2\n[shield]\nmode = \"off\"\ntrusted = [\"::/0\"]\n[address]\ninterface = \"eth0\""} {
+	for _, text := range []string{some, "[time]\npools = [\"2.x.example\"]\ndhcp = \"off\"\nuse = 2\nmin_agree = 2\n[shield]\nmode = \"off\"\ntrusted = [\"::/0\"]\n[address]\ninterface = \"eth0\""} {
 		c := parse(t, text)
 		again := parse(t, Effective(c))
 		if Effective(again) != Effective(c) || again.MinAgree != c.MinAgree {
@@ -135,7 +136,7 @@ func write(t *testing.T, path, text string) {
 }
 
 func TestConfD(t *testing.T) {
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "[x")
 	main := filepath.Join(dir, "ntpveil.toml")
 	write(t, main, some+"use = 2\n")
 	write(t, filepath.Join(dir, "conf.d", "20-b.toml"), "[time]\nservers = [\"b.example\"]\n")
@@ -145,9 +146,25 @@ func TestConfD(t *testing.T) {
 	if err != nil || c.Servers[0].Host != "b.example" || c.Hold != time.Minute || c.Use != 2 {
 		t.Errorf("%+v, %v", c, err)
 	}
+	write(t, filepath.Join(dir, "conf.d", ".#20-b.toml"), "nonsense")
+	if _, err := Load(main, true); err != nil {
+		t.Errorf("a hidden file: %v", err)
+	}
 	write(t, filepath.Join(dir, "conf.d", "30-c.toml"), "[shield]\nhold = 1\n")
 	var bad Errors
 	if _, err = Load(main, true); !errors.As(err, &bad) || len(bad) != 1 || !strings.HasSuffix(bad[0].File, "30-c.toml") || bad[0].Line != 2 {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestConfDThatCannotBeRead: it is an error, not an empty one.
+func TestConfDThatCannotBeRead(t *testing.T) {
+	dir := t.TempDir()
+	main := filepath.Join(dir, "ntpveil.toml")
+	write(t, main, some)
+	write(t, filepath.Join(dir, "conf.d"), "a file")
+	var bad Errors
+	if _, err := Load(main, true); !errors.As(err, &bad) || bad[0].File != filepath.Join(dir, "conf.d") {
 		t.Errorf("%v", err)
 	}
 }

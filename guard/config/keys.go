@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,7 +33,7 @@ var keys = []key{
 	list("time.pools", func(d *draft) *[]string { d.pools = true; return &d.Pools }, name),
 	{"time.servers", setServers, getServers},
 	notYet("time.nts", "NTS"),
-	enum("time.dhcp", func(*draft) *string { return new(string) }, "join", "off"),
+	enum("time.dhcp", func(d *draft) *string { return &d.DHCP }, "join", "off"),
 	number("time.use", func(d *draft) *int { return &d.Use }, 1, 16),
 	number("time.min_agree", func(d *draft) *int { d.minAgree = true; return &d.MinAgree }, 1, 16),
 	length("time.poll.min", func(d *draft) *time.Duration { return &d.PollMin }, 16*time.Second, 36*time.Hour),
@@ -65,7 +66,7 @@ var keys = []key{
 // defaults is the configuration of an empty file. Servers and min_agree follow.
 func defaults() draft {
 	return draft{Config: guard.Config{
-		Use: 4, PollMin: 64 * time.Second, PollMax: 2048 * time.Second,
+		DHCP: "join", Use: 4, PollMin: 64 * time.Second, PollMax: 2048 * time.Second,
 		StepThreshold: 500 * time.Millisecond, StepWhen: "start", MaxForward: 1000 * time.Second, MaxBackward: 1000 * time.Second,
 		Rotate: "query", Keep: 2 * time.Hour, MaxAddrs: 8, Control: 1,
 		Shield: rules.Enforce, Preset: rules.Workstation.Name, Allow: []rules.Service{{Proto: "tcp", Port: 22}},
@@ -102,22 +103,12 @@ func text(name string, field func(*draft) *string, check func(string) error) key
 }
 
 func enum(name string, field func(*draft) *string, words ...string) key {
-	k := text(name, field, func(s string) error {
-		for _, w := range words {
-			if s == w {
-				return nil
-			}
+	return text(name, field, func(s string) error {
+		if slices.Contains(words, s) {
+			return nil
 		}
 		return fmt.Errorf("%q is none of %s", s, quoteList(words))
 	})
-	get := k.get
-	k.get = func(c *guard.Config) string {
-		if s := get(c); s != `""` {
-			return s
-		}
-		return quote(words[0])
-	}
-	return k
 }
 
 func choice[T comparable](name string, field func(*draft) *T, words map[string]T) key {

@@ -40,12 +40,9 @@ func Load(path string, named bool) (guard.Config, error) {
 		}
 	}
 	add(path, named)
-	more, err := filepath.Glob(filepath.Join(filepath.Dir(path), "conf.d", "*.toml"))
-	if err != nil || len(more) > maxFiles {
-		errs = append(errs, Error{File: path, Text: fmt.Sprintf("conf.d: %d files, at most %d are read", len(more), maxFiles)})
-		more = nil
-	}
-	for _, p := range more { // Glob sorts
+	more, bad := beside(filepath.Join(filepath.Dir(path), "conf.d"))
+	errs = append(errs, bad...)
+	for _, p := range more {
 		add(p, true)
 	}
 	if len(files) == 0 && len(errs) == 0 {
@@ -60,6 +57,25 @@ func Load(path string, named bool) (guard.Config, error) {
 		return guard.Config{}, errs
 	}
 	return c, nil
+}
+
+// beside lists the files of a conf.d in name order, without those that an editor
+// or a package manager hides there. A directory that does not exist has none.
+func beside(dir string) ([]string, Errors) {
+	all, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, Errors{{File: dir, Text: "read configuration: " + reason(err)}}
+	}
+	var out []string
+	for _, e := range all {
+		if strings.HasSuffix(e.Name(), ".toml") && !strings.HasPrefix(e.Name(), ".") {
+			out = append(out, filepath.Join(dir, e.Name()))
+		}
+	}
+	if len(out) > maxFiles {
+		return nil, Errors{{File: dir, Text: fmt.Sprintf("read configuration: %d files, at most %d are read", len(out), maxFiles)}}
+	}
+	return out, nil
 }
 
 func reason(err error) string {

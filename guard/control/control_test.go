@@ -79,10 +79,14 @@ func TestWhoMayDoWhat(t *testing.T) {
 
 func TestExposuresAreForTheGroup(t *testing.T) {
 	for who, want := range map[rank]int{everyone: 0, group: 1, root: 1} {
-		_, path := serve(t, who)
+		f, path := serve(t, who)
 		s, err := Call(t.Context(), path, Request{Verb: "status"})
 		if err != nil || len(s.Exposures) != want || s.ExposureCount != 1 {
 			t.Errorf("%s sees %+v, error %v", rankNames[who], s, err)
+		}
+		f.status.Exposures = []guard.ExposureStatus{}
+		if s, err = Call(t.Context(), path, Request{Verb: "status"}); err != nil || (s.Exposures != nil) != (who > everyone) {
+			t.Errorf("%s sees %+v of none, error %v", rankNames[who], s, err)
 		}
 	}
 }
