@@ -103,7 +103,12 @@ func (s *Stack) inNamespace(f func() error) error {
 	}
 	result := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		runtime.LockOSThread()              // and never unlocked: the thread ends with the goroutine
+		if unix.Gettid() == unix.Getpid() { // but the first one never ends: it is held while another works
+			defer runtime.UnlockOSThread()
+			result <- s.inNamespace(f)
+			return
+		}
 		if err := unix.Setns(s.ns, unix.CLONE_NEWNET); err != nil {
 			result <- fmt.Errorf("enter network namespace: %w", err)
 			return

@@ -54,7 +54,7 @@ func TestInsideIsIsolated(t *testing.T) {
 	if !inside || status != 0 || err != nil {
 		t.Fatal(inside, status, err)
 	}
-	devices, err := os.ReadFile("/proc/self/net/dev")
+	devices, err := os.ReadFile("/proc/thread-self/net/dev")
 	if err != nil || strings.Count(string(devices), ":") != 1 || !strings.Contains(string(devices), "lo:") {
 		t.Errorf("devices, want lo alone:\n%s, %v", devices, err)
 	}

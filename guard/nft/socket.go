@@ -38,7 +38,14 @@ func openSocket(netns int) (*socket, error) {
 	var s *socket
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		runtime.LockOSThread()              // never unlocked: the thread ends with the goroutine
+		if unix.Gettid() == unix.Getpid() { // but the first one never ends: it is held while another works
+			defer runtime.UnlockOSThread()
+			var err error
+			s, err = openSocket(netns)
+			done <- err
+			return
+		}
 		err := unix.Setns(netns, unix.CLONE_NEWNET)
 		if err == nil {
 			s, err = newSocket()
