@@ -310,6 +310,7 @@ func (g *Guard) adopt() bool {
 	if left.Clock.BootID == g.host.BootID {
 		g.clock.forward, g.clock.backward = max(left.Clock.Forward, 0), max(left.Clock.Backward, 0)
 	}
+	g.beginSteering(left.Clock)
 	for _, r := range left.Exposures {
 		g.adoptRecord(r)
 	}

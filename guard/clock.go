@@ -19,7 +19,8 @@ type clock struct {
 	lastAgreed  time.Duration // 0: never
 	agreedAt    time.Time
 	frequency   float64       // the kernel's, ppm
-	offset      time.Duration // as the last agreeing sync saw it, less what was stepped since
+	offset      time.Duration // that the disciplined clock lacked at the last agreeing sync, by the servo's estimate
+	steer       steering
 	distance    time.Duration
 	stratum     uint8
 	leap        uint8
@@ -45,18 +46,20 @@ const (
 
 func (c *clock) pending() bool { return c.fix.Key != 0 }
 
-// correct decides on the one correction for an agreed offset.
-func (g *Guard) correct() {
+// correct decides on the one correction for an agreed offset. freq is what the
+// kernel's frequency is to be, in ppm.
+func (g *Guard) correct(freq float64) {
 	c := &g.clock
 	on, why := g.ground(c.offset)
-	fix := Fix{Key: g.key(), Error: c.distance + c.offset.Abs(), Leap: int(c.leap)}
+	fix := Fix{Key: g.key(), Frequency: freq, Before: c.frequency, TakeOver: on == ordered,
+		Error: c.distance + c.offset.Abs(), Leap: int(c.leap)}
 	switch {
 	case why != "":
 		g.unmoved("clock not corrected: ", why)
 		if !c.agreed {
 			return
 		}
-		c.agreed = false
+		c.agreed, fix.Frequency = false, honest(c.frequency)
 	case g.mayStep():
 		c.stepAllowed = false
 		fix.Step, fix.Error, fix.Sync = c.offset, c.distance, true
@@ -66,6 +69,20 @@ func (g *Guard) correct() {
 		fix.Sync = fix.Error < unsyncAt
 	}
 	c.fix, c.fixGround, c.fixBy = fix, on, g.now.Mono+correctWithin
+}
+
+// pretend corrects the virtual clock of those who only observe, which nothing
+// forbids to step.
+func (g *Guard) pretend(freq float64) {
+	c := &g.clock
+	fix := Fix{Frequency: freq, Slew: c.offset}
+	if c.offset.Abs() >= g.conf.StepThreshold {
+		fix.Step, fix.Slew = c.offset, 0
+	}
+	g.steered(fix, fix.Step)
+	c.agreed, c.why = true, ""
+	g.record(Record{Kind: KindClock, Text: fmt.Sprintf("observed: offset %+.6f s, root distance %.6f s",
+		(g.virtual(g.now.Mono) + g.behind()).Seconds(), c.distance.Seconds())})
 }
 
 // mayStep reports whether the offset is to be stepped, rather than slewed.
@@ -106,9 +123,16 @@ func (g *Guard) unmoved(what, why string) {
 	g.clock.why = why
 }
 
-// seeClock ends a correction.
+// seeClock ends a correction; the first report of all is what was found at start.
 func (g *Guard) seeClock(ev ClockSeen) {
 	c := &g.clock
+	if ev.Key == 0 && !c.steer.found {
+		c.steer.found, c.frequency = true, ev.Frequency
+		if ev.Err != nil {
+			g.note(KindNotice, fmt.Sprintf("clock: %v", ev.Err))
+		}
+		return
+	}
 	if !c.pending() || ev.Key != c.fix.Key {
 		return
 	}
@@ -117,8 +141,9 @@ func (g *Guard) seeClock(ev ClockSeen) {
 		g.giveUp(ev.Err.Error())
 		return
 	}
-	c.fix, c.frequency = Fix{}, ev.Frequency
-	c.offset -= ev.Made
+	c.fix = Fix{}
+	g.count(ev.Made+fix.Slew, g.beyondHonest())
+	g.steered(fix, ev.Made)
 	if ev.Made != 0 {
 		g.recordBuckets()
 	}
@@ -126,14 +151,15 @@ func (g *Guard) seeClock(ev ClockSeen) {
 		return
 	}
 	c.agreed, c.why = true, ""
-	g.count(ev.Made + fix.Slew)
 	g.endSyncs("")
 	g.record(Record{Kind: KindClock, Text: corrected(fix, c.distance),
-		Clock: &ClockRecord{BootID: g.host.BootID, Forward: c.forward, Backward: c.backward, CorrectedAt: g.now.Wall.UTC()}})
+		Clock: &ClockRecord{BootID: g.host.BootID, Forward: c.forward, Backward: c.backward, CorrectedAt: g.now.Wall.UTC(),
+			Frequency: fix.Frequency, Skew: c.steer.Estimate(g.now.Mono).Skew * ppm}})
 }
 
-// count sums up what the clock was moved by.
-func (g *Guard) count(moved time.Duration) {
+// count sums up what the clock was moved by, by a correction and before it by
+// its frequency.
+func (g *Guard) count(moves ...time.Duration) {
 	c := &g.clock
 	switch c.fixGround {
 	case ordered:
@@ -141,8 +167,10 @@ func (g *Guard) count(moved time.Duration) {
 	case deadClock:
 		c.wild = true
 	default:
-		c.forward += max(moved, 0)
-		c.backward += max(-moved, 0)
+		for _, moved := range moves {
+			c.forward += max(moved, 0)
+			c.backward += max(-moved, 0)
+		}
 	}
 }
 
@@ -150,7 +178,7 @@ func (g *Guard) count(moved time.Duration) {
 func (g *Guard) giveUp(why string) {
 	c := &g.clock
 	c.stepAllowed = c.stepAllowed || c.fix.Step != 0
-	c.fix, c.agreed = Fix{}, false
+	c.fix, c.agreed, c.steer.lost = Fix{}, false, true
 	g.unmoved("clock not corrected: ", why)
 	g.endSyncs(why)
 }
@@ -188,8 +216,5 @@ func (g *Guard) synced() bool {
 // What the clock is known to be off by, and not corrected at once, is part of it.
 func (g *Guard) distance() time.Duration {
 	d := g.clock.distance + time.Duration(growth*float64(g.now.Mono-g.clock.lastAgreed))
-	if !g.conf.Observe {
-		d += g.clock.offset.Abs()
-	}
-	return d
+	return d + g.behind().Abs()
 }

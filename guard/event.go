@@ -35,7 +35,7 @@ type (
 		AddrErr error         // the same of the addresses
 	}
 
-	// ClockSeen ends a Fix.
+	// ClockSeen ends a Fix; without a key it brings what was found at start.
 	ClockSeen struct {
 		Key       Key
 		Made      time.Duration // what was stepped

@@ -124,7 +124,7 @@ func (g *Guard) absorb(ev Event) {
 // them may have made another one due.
 func (g *Guard) advance() bool {
 	g.wake = 0
-	if !g.configured || !g.restored || !g.seenOnce || !g.hostSeen {
+	if !g.configured || !g.restored || !g.seenOnce || !g.hostSeen || !g.clock.steer.found {
 		return g.advanceOrders()
 	}
 	changed := g.adopt()

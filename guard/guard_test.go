@@ -26,6 +26,7 @@ func at() *Guard {
 		Addrs: []netip.Addr{addr("2001:db8:1:1::55"), addr("192.0.2.9")}, LinkAddrs: []netip.Addr{addr("fe80::55"), addr("2001:db8:1:1::55")},
 		Preferred: []netip.Addr{addr("2001:db8:1:1::55")}, MaxAddrs: 16, Devices: []string{"eth0"},
 	}
+	g.beginSteering(ClockRecord{})
 	return g
 }
 
@@ -153,7 +154,7 @@ func TestCorrections(t *testing.T) {
 	} {
 		g := at()
 		g.conf.StepWhen, g.clock.stepAllowed, g.clock.offset = tt.when, tt.start, tt.offset
-		g.correct()
+		g.correct(0)
 		if f := g.clock.fix; f.Key == 0 || f.Step != tt.step || f.Slew != tt.slew || !f.Sync {
 			t.Errorf("%s: %+v", tt.name, f)
 		}

@@ -43,6 +43,9 @@ func (g *Guard) seeHost(h Host) {
 	for _, s := range g.sources {
 		s.next, s.fails = min(s.next, g.now.Mono), 0
 	}
+	if g.clock.steer.Servo != nil {
+		g.clock.steer.NewWays()
+	}
 	if n.usable() {
 		g.clock.stepAllowed = true
 		g.syncSoon()
@@ -64,7 +67,7 @@ func (g *Guard) watchTime(slept, stepped time.Duration) {
 	default:
 		return
 	}
-	g.clock.stepAllowed = true
+	g.clock.stepAllowed, g.clock.steer.lost = true, true
 	g.clock.agreed = g.clock.agreed && g.conf.Observe
 	g.startOver()
 }

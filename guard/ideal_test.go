@@ -2,6 +2,7 @@ package guard
 
 import (
 	"errors"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -19,13 +20,17 @@ type ideal struct {
 	plan  Plan
 	now   Instant
 	truth time.Duration // what the host's clock is behind by
+	slew  time.Duration // what of it the kernel still makes up for
+	drift float64       // ppm by which the clock is slow, before it is steered
+	freq  float64       // ppm by which it is steered
 
 	silent   map[netip.Addr]bool
 	kiss     map[netip.Addr]string
 	dns      map[string][]netip.Addr
-	fixErr   error // of every correction
-	holdFix  bool  // corrections are not acknowledged
-	addrErr  error // of every address
+	fixErr   error       // of every correction
+	clock    ClockRecord // the last one
+	holdFix  bool        // corrections are not acknowledged
+	addrErr  error       // of every address
 	diskErr  error
 	begun    map[Key]bool
 	asked    map[netip.Addr]int
@@ -49,13 +54,24 @@ func newIdeal(t *testing.T, change func(c *Config)) *ideal {
 	w := &ideal{t: t, g: New([32]byte{1}, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)), now: from.now,
 		silent: map[netip.Addr]bool{}, kiss: map[netip.Addr]string{}, begun: map[Key]bool{}, asked: map[netip.Addr]int{}}
 	w.plan = w.g.Step(w.now, Configured{c})
-	w.plan = w.g.Step(w.now, Restored{})
 	w.plan = w.g.Step(w.now, HostSeen{from.host})
 	return w
 }
 
+// restart begins another run of the daemon, which finds what the one before left.
+func (w *ideal) restart() {
+	conf, host := w.g.conf, w.g.host
+	w.g = New([32]byte{2}, w.g.build)
+	w.begun, w.lastWish = map[Key]bool{}, Kernel{}
+	w.g.Step(w.now, Configured{conf})
+	w.g.Step(w.now, HostSeen{host})
+	w.start(0)
+}
+
 // start sees the empty kernel, and lets a time pass.
 func (w *ideal) start(d time.Duration) *ideal {
+	w.step(Restored{Ledger: Snapshot{Clock: w.clock}})
+	w.step(ClockSeen{Frequency: w.freq})
 	w.step(KernelSeen{})
 	w.run(d)
 	return w
@@ -86,6 +102,9 @@ func (w *ideal) run(d time.Duration) {
 
 func (w *ideal) pass(d time.Duration) {
 	w.now = Instant{w.now.Mono + d, w.now.Boot + d, w.now.Wall.Add(d)}
+	left := time.Duration(float64(w.slew) * math.Pow(15./16, d.Seconds()))
+	w.truth += left - w.slew + time.Duration((w.drift-w.freq)*1e-6*float64(d))
+	w.slew = left
 }
 
 // stepped is what another program, or a pause, does to the clock.
@@ -118,12 +137,19 @@ func (w *ideal) next() Event {
 		if w.fixErr != nil {
 			return ClockSeen{Key: f.Key, Err: w.fixErr}
 		}
-		w.stepped(f.Step + f.Slew)
-		return ClockSeen{Key: f.Key, Made: f.Step}
+		if f.Before != w.freq && !f.TakeOver {
+			return ClockSeen{Key: f.Key, Err: errors.New("another program steers it")}
+		}
+		w.stepped(f.Step)
+		w.slew, w.freq = f.Slew, f.Frequency
+		return ClockSeen{Key: f.Key, Made: f.Step, Frequency: f.Frequency}
 	}
 	if n := len(p.Records); n > 0 {
 		for _, r := range p.Records {
 			w.notes = append(w.notes, r.Text)
+			if r.Clock != nil {
+				w.clock = *r.Clock
+			}
 		}
 		return Recorded{Upto: p.Records[n-1].Key, Err: w.diskErr}
 	}

@@ -66,6 +66,10 @@ type Fix struct {
 	Error time.Duration // root distance after it: the kernel's maxerror and esterror
 	Sync  bool          // whether STA_UNSYNC is cleared
 	Leap  int           // as in the NTP header: 0 none, 1 insert, 2 delete
+
+	Frequency float64 // ppm by which the kernel is to make its clock faster
+	Before    float64 // ppm that it makes now; where it does not, another program steers, and nothing is done
+	TakeOver  bool    // do it even so
 }
 
 // Ask is one exchange with a server.
@@ -146,6 +150,8 @@ type ClockRecord struct {
 	BootID            string        `json:"boot_id"`
 	Forward, Backward time.Duration // sums of steps and slews, both positive
 	CorrectedAt       time.Time     `json:"corrected_at"`
+	Frequency         float64       `json:"frequency_ppm"` // that the kernel was given
+	Skew              float64       `json:"skew_ppm"`      // its standard deviation; 0: nothing was learnt
 }
 
 // Reply ends an order.

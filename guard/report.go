@@ -30,7 +30,7 @@ func (g *Guard) Status(at Instant) Status {
 
 func (g *Guard) clockStatus() ClockStatus {
 	c := g.clock
-	s := ClockStatus{Mode: "discipline", Offset: c.offset.Seconds(), Frequency: c.frequency, Stratum: int(c.stratum), Leap: "unsynchronized"}
+	s := ClockStatus{Mode: "discipline", Offset: g.offset().Seconds(), Frequency: c.frequency, Stratum: int(c.stratum), Leap: "unsynchronized"}
 	if g.conf.Observe {
 		s.Mode = "observe"
 	}
@@ -213,8 +213,8 @@ func (g *Guard) whyNotSynced() string {
 		return "the first sync is not over"
 	case g.clock.pending():
 		return "the correction of the clock is under way"
-	case g.clock.agreed && g.clock.offset.Abs() > unsyncAt/2:
-		return fmt.Sprintf("the clock is off by %+.3f s, which is slewed: clock.step forbids a step now, `ntpveil sync --step` permits it", g.clock.offset.Seconds())
+	case g.clock.agreed && g.behind().Abs() > unsyncAt/2:
+		return fmt.Sprintf("the clock is off by %+.3f s, which is slewed: clock.step forbids a step now, `ntpveil sync --step` permits it", g.behind().Seconds())
 	}
 	return "no sync succeeded for too long"
 }
@@ -238,7 +238,7 @@ func (g *Guard) Line() string {
 		return fmt.Sprintf("not synchronised: %s; shield %s", g.whyNotSynced(), shield)
 	}
 	return fmt.Sprintf("synchronised: offset %+.6f s, root distance %.6f s, %d servers; shield %s",
-		g.clock.offset.Seconds(), g.distance().Seconds(), len(g.chosenOnes()), shield)
+		g.offset().Seconds(), g.distance().Seconds(), len(g.chosenOnes()), shield)
 }
 
 // Ready reports whether the daemon stands: configured, the host known, and the

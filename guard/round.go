@@ -2,7 +2,6 @@ package guard
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -12,6 +11,11 @@ import (
 )
 
 const firstAnswers = 3 * time.Second // how long the first sync waits for every name
+
+// quickly is by what the first syncs of a run are apart: the frequency is known
+// to some 10 ppm before the first poll interval is over. With the fourth, an
+// interval later, they draw no more from a bucket than there is.
+var quickly = []time.Duration{10 * time.Second, 22 * time.Second}
 
 // round is one sync: every server that may be asked is asked, then all are judged.
 type round struct {
@@ -139,7 +143,7 @@ func (g *Guard) judgeRound() bool {
 	judged := g.judge()
 	g.round.interval = g.nextInterval(judged)
 	if !g.round.soon {
-		g.round.next = g.now.Mono + g.jitter(g.round.interval, 0.1)
+		g.round.next = g.now.Mono + g.jitter(g.pause(), 0.1)
 	}
 	g.orders.judged()
 	if !g.clock.pending() || g.clock.fixGround == refused { // else the correction ends them
@@ -170,38 +174,46 @@ func (g *Guard) judge() selection.Result {
 		g.unmoved("no sync: ", res.Reason)
 		return res
 	}
-	g.agree(res)
+	g.agree(res, from)
 	return res
 }
 
-// nextInterval doubles the poll interval while the clock is as good as its
-// servers can tell, and halves it while it is not. A server that asked for a
-// lower rate is skipped rather than waited for.
+// pause is how long after a sync the next one comes.
+func (g *Guard) pause() time.Duration {
+	if n := g.clock.rounds; n <= len(quickly) {
+		return quickly[n-1]
+	}
+	return g.round.interval
+}
+
+// nextInterval doubles the poll interval while waiting so long makes the clock
+// hardly worse, and halves it where it does. A server that asked for a lower rate is skipped rather than waited for.
 func (g *Guard) nextInterval(res selection.Result) time.Duration {
-	i := g.round.interval
+	i, bearable := g.round.interval, g.bearable()
 	switch {
-	case !res.Agreed:
-		i = max(i/2, g.conf.PollMin)
-	case res.Offset.Abs() > res.Error:
+	case !res.Agreed || g.drifts(i) > 2*bearable:
 		i /= 2
-	default:
+	case g.drifts(2*i) < bearable:
 		i *= 2
 	}
 	return min(max(i, g.conf.PollMin), g.conf.PollMax)
 }
 
-func (g *Guard) agree(res selection.Result) {
+// agree acts on a vote that was won.
+func (g *Guard) agree(res selection.Result, from []*server) {
 	c := &g.clock
-	if g.synced() && res.Offset.Abs() > g.distance()+res.Error { // no clock drifts so fast: a pause
+	offset := res.Offset - g.virtual(g.now.Mono)
+	if g.synced() && offset.Abs() > g.distance()+res.Error { // no clock drifts so fast: a pause
 		c.stepAllowed = true
 	}
+	est := g.learn(res, from)
 	c.lastAgreed, c.agreedAt = g.now.Mono, g.now.Wall.UTC()
-	c.offset, c.distance = res.Offset, res.Error
+	c.offset, c.distance = est.Offset, res.Error+(est.Offset-offset).Abs()
 	c.stratum, c.leap = res.Stratum, res.Leap
+	freq := c.steer.base + est.Freq*ppm
 	if g.conf.Observe {
-		c.agreed, c.why = true, ""
-		g.record(Record{Kind: KindClock, Text: fmt.Sprintf("observed: offset %+.6f s, root distance %.6f s", res.Offset.Seconds(), res.Error.Seconds())})
+		g.pretend(freq)
 		return
 	}
-	g.correct()
+	g.correct(freq)
 }

@@ -51,13 +51,14 @@ func serve(ctx context.Context, load func() (guard.Config, error), stderr io.Wri
 	if err != nil {
 		return err
 	}
+	clock := sysclock.New(sysclock.Kernel, built())
 	parts := daemon.Parts{
 		Asker: &query.Asker{Now: sysclock.Mono, Floor: built()}, Resolver: &resolve.Resolver{Now: sysclock.Mono},
-		Clock: sysclock.Observer{}, Journal: journal.New(stderr), Now: sysclock.Now, Load: load,
+		Clock: clock, Journal: journal.New(stderr), Now: sysclock.Now, Load: load,
 		Build: built(), Version: version(), Watchdog: journal.Watchdog(),
 	}
-	if !c.Observe {
-		parts.Clock = sysclock.New(sysclock.Kernel, built())
+	if c.Observe {
+		parts.Clock = sysclock.Observer{Clock: clock}
 	}
 	if _, err := io.ReadFull(rand.Reader, parts.Seed[:]); err != nil {
 		return fmt.Errorf("draw seed: %w", err)

@@ -167,6 +167,7 @@ func (d *Daemon) loop(ctx, run context.Context) error {
 	d.step(guard.Configured{Config: *d.conf.Load()})
 	snapshot, err := d.parts.Ledger.Load()
 	d.step(guard.Restored{Ledger: snapshot, Err: err})
+	d.step(d.parts.Clock.Look())
 
 	stop := ctx.Done()
 	var giveUp <-chan time.Time

@@ -146,6 +146,8 @@ func (f fakeRest) Lookup(_ context.Context, job guard.Lookup) guard.Resolved {
 	return guard.Resolved{Key: job.Key, Err: errors.New("no such host")}
 }
 
+func (f fakeRest) Look() guard.ClockSeen { return guard.ClockSeen{} }
+
 func (f fakeRest) Fix(fix guard.Fix) guard.ClockSeen {
 	_ = f.call("fix")
 	return guard.ClockSeen{Key: fix.Key, Made: fix.Step}

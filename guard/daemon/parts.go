@@ -65,6 +65,7 @@ type Resolver interface {
 
 // Clock corrects the host's clock, or pretends to (package sysclock).
 type Clock interface {
+	Look() guard.ClockSeen // the frequency, at start
 	Fix(fix guard.Fix) guard.ClockSeen
 }
 

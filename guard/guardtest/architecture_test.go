@@ -24,7 +24,7 @@ type listed struct {
 }
 
 // pure packages decide: no socket, no process, no netlink, no clock.
-var pure = []string{"ntpveil/guard", "ntpveil/guard/selection", "ntpveil/rules"}
+var pure = []string{"ntpveil/guard", "ntpveil/guard/selection", "ntpveil/guard/servo", "ntpveil/rules"}
 
 // forbidden is what a pure package may not even reach.
 var forbidden = []string{"net", "os/exec", "os/signal", "syscall/js", "golang.org/x/sys/unix", "github.com/vishvananda/netlink", "github.com/mdlayher/netlink", "github.com/google/nftables"}
@@ -32,8 +32,9 @@ var forbidden = []string{"net", "os/exec", "os/signal", "syscall/js", "golang.or
 // mayImport is which packages of ours each may import; those that are not
 // named are adapters, which may import the core's values, rules and selection.
 var mayImport = map[string][]string{
-	"ntpveil/guard":           {"ntpveil/guard/selection", "ntpveil/rules"},
+	"ntpveil/guard":           {"ntpveil/guard/selection", "ntpveil/guard/servo", "ntpveil/rules"},
 	"ntpveil/guard/selection": {},
+	"ntpveil/guard/servo":     {},
 	"ntpveil/rules":           {},
 	"ntpveil/guard/config":    {"ntpveil/guard", "ntpveil/rules"},
 	"ntpveil/guard/daemon":    {"ntpveil/guard", "ntpveil/rules"},

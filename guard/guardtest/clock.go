@@ -2,6 +2,7 @@ package guardtest
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"ntpveil/guard"
@@ -13,9 +14,13 @@ type Clock struct {
 	Wall  time.Time // what it shows
 	Floor time.Time // no step lands before it
 	Slew  time.Duration
+	Freq  float64 // ppm by which it was made faster
 	Error time.Duration
 	Sync  bool
 }
+
+// Look is that of the adapter.
+func (m *Clock) Look() guard.ClockSeen { return guard.ClockSeen{Frequency: m.Freq} }
 
 // Fix is that of the adapter.
 func (m *Clock) Fix(fix guard.Fix) guard.ClockSeen {
@@ -25,10 +30,14 @@ func (m *Clock) Fix(fix guard.Fix) guard.ClockSeen {
 		return guard.ClockSeen{Key: fix.Key, Err: fmt.Errorf("slew of %s: too long", fix.Slew)}
 	case fix.Step != 0 && after.Before(m.Floor):
 		return guard.ClockSeen{Key: fix.Key, Err: fmt.Errorf("step by %s: before %s", fix.Step, m.Floor)}
+	case !(math.Abs(fix.Frequency) <= 500):
+		return guard.ClockSeen{Key: fix.Key, Err: fmt.Errorf("frequency of %g ppm: too high", fix.Frequency)}
+	case math.Abs(m.Freq-fix.Before) > 0.001 && !fix.TakeOver:
+		return guard.ClockSeen{Key: fix.Key, Err: fmt.Errorf("frequency of %g ppm: somebody else's", m.Freq)}
 	}
-	m.Wall, m.Slew, m.Sync = after, fix.Slew, fix.Sync
+	m.Wall, m.Slew, m.Sync, m.Freq = after, fix.Slew, fix.Sync, fix.Frequency
 	m.Error = min(max(fix.Error, 0), 16*time.Second)
-	return guard.ClockSeen{Key: fix.Key, Made: fix.Step}
+	return guard.ClockSeen{Key: fix.Key, Made: fix.Step, Frequency: fix.Frequency}
 }
 
 func (m *Clock) String() string {
@@ -36,5 +45,5 @@ func (m *Clock) String() string {
 	if m.Sync {
 		sync = "synchronised"
 	}
-	return fmt.Sprintf("%s, %+.6f s to be slewed, %s within %s", m.Wall.UTC().Format(time.RFC3339Nano), m.Slew.Seconds(), sync, m.Error)
+	return fmt.Sprintf("%s, %+.6f s to be slewed, %+.3f ppm, %s within %s", m.Wall.UTC().Format(time.RFC3339Nano), m.Slew.Seconds(), m.Freq, sync, m.Error)
 }

@@ -3,6 +3,7 @@ package guardtest
 import (
 	"container/heap"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -29,6 +30,9 @@ type World struct {
 
 	now    guard.Instant
 	offset time.Duration // of the host's clock: true time minus wall
+	slew   time.Duration // what of it the kernel still makes up for
+	drift  float64       // ppm by which the clock is slow, before it is steered
+	freq   float64       // ppm by which it is steered
 	events timeline
 	order  int
 
@@ -114,9 +118,13 @@ func newWorld(seed uint64) *World {
 	w.kernel = truth{exposed: map[netip.Addr]time.Duration{}, tuples: map[rules.Solicited]time.Duration{}, hoods: map[netip.Prefix]time.Duration{}, addrs: map[netip.Addr]*liveAddr{}}
 	w.judge.lastAsk = map[netip.Prefix][]time.Duration{}
 	w.net.build()
+	w.drift = (2*w.rng.Float64() - 1) * honestDrift
 	w.conf = plainConfig()
 	return w
 }
+
+// honestDrift is the most that a crystal is off by, in ppm.
+const honestDrift = 80
 
 func (w *World) logf(format string, args ...any) {
 	w.Log = append(w.Log, fmt.Sprintf("%s life=%d %s", w.now.Mono.Round(time.Microsecond), w.life, fmt.Sprintf(format, args...)))
@@ -154,6 +162,9 @@ func (w *World) Run(d time.Duration) error {
 func (w *World) moveTo(at time.Duration) {
 	d := at - w.now.Mono
 	w.now.Mono, w.now.Boot, w.now.Wall = at, w.now.Boot+d, w.now.Wall.Add(d)
+	left := time.Duration(float64(w.slew) * math.Pow(15./16, d.Seconds()))
+	w.offset += left - w.slew + time.Duration((w.drift-w.freq)/1e6*float64(d))
+	w.slew = left
 	w.kernel.expire(at)
 }
 
@@ -174,7 +185,7 @@ func (w *World) start() {
 	w.step(guard.Configured{Config: w.conf})
 	life := w.life
 	snapshot := w.copyDisk()
-	first := []guard.Event{guard.Restored{Ledger: snapshot}}
+	first := []guard.Event{guard.Restored{Ledger: snapshot}, guard.ClockSeen{Frequency: w.freq}}
 	w.rng.Shuffle(len(first), func(i, j int) { first[i], first[j] = first[j], first[i] })
 	for _, ev := range first {
 		w.in(w.soon(time.Millisecond), life, func() { w.step(ev) })
@@ -376,8 +387,9 @@ func (w *World) doFix(f guard.Fix) {
 			return
 		}
 		w.now.Wall = w.now.Wall.Add(f.Step)
-		w.offset -= f.Step + f.Slew
-		w.step(guard.ClockSeen{Key: f.Key, Made: f.Step})
+		w.offset -= f.Step
+		w.slew, w.freq = f.Slew, f.Frequency
+		w.step(guard.ClockSeen{Key: f.Key, Made: f.Step, Frequency: f.Frequency})
 	})
 }
 

@@ -166,7 +166,7 @@ func (w *World) mischief() {
 
 func (w *World) oneMischief() {
 	what := []func(){w.flush, w.flush, w.suspend, w.foreignStep, w.linkDown, w.newPrefix, w.loseV6, w.badDisk, w.badKernel,
-		w.loseAddress, w.reload, w.orderSync, w.disarm, w.kill, w.kill, w.stop, w.flapDNS, w.silence, w.adminAddress, w.impatience, w.restarts}
+		w.loseAddress, w.warmth, w.reload, w.orderSync, w.disarm, w.kill, w.kill, w.stop, w.flapDNS, w.silence, w.adminAddress, w.impatience, w.restarts}
 	what[w.rng.IntN(len(what))]()
 }
 
@@ -191,6 +191,12 @@ func (w *World) foreignStep() {
 	w.now.Wall = w.now.Wall.Add(d)
 	w.offset -= d
 	w.judge.moved = true
+}
+
+// warmth makes the crystal go another way.
+func (w *World) warmth() {
+	w.drift = min(max(w.drift+w.rng.NormFloat64(), -honestDrift), honestDrift)
+	w.logf("mischief: the clock is slow by %+.3f ppm", w.drift)
 }
 
 func (w *World) tellHost() {

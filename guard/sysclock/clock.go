@@ -3,6 +3,7 @@ package sysclock
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -11,12 +12,17 @@ import (
 )
 
 const (
-	maxSlew  = 500 * time.Millisecond // the kernel's MAXPHASE
-	maxError = 16 * time.Second       // its NTP_PHASE_LIMIT: from there on it calls itself unsynchronised
+	maxSlew      = 500 * time.Millisecond // the kernel's MAXPHASE
+	maxFrequency = 500                    // ppm: its MAXFREQ
+	perPPM       = 1 << 16
+	maxError     = 16 * time.Second // its NTP_PHASE_LIMIT: from there on it calls itself unsynchronised
 	// decay is the exponent of the PLL: each second 2^-(2+decay) of what is left
 	// of the phase goes. 2 is the kernel's own default: two thirds are gone in 16 s,
 	// and all of it before the shortest poll interval is over.
 	decay = 2
+	// rounding is what a frequency may differ by, in ppm, when it is read back: the
+	// kernel's own unit is 2^-32 ns/s.
+	rounding = 0.001
 )
 
 // Call is clock_adjtime(CLOCK_REALTIME, tx), or what stands in for it.
@@ -36,43 +42,75 @@ type Clock struct {
 // land: the build date.
 func New(call Call, floor time.Time) *Clock { return &Clock{call: call, floor: floor, now: time.Now} }
 
-// Fix makes one correction: a step, or a slew in place of what is left of the
-// one before, and the kernel's idea of the error.
-func (c *Clock) Fix(fix guard.Fix) guard.ClockSeen {
-	tx, err := c.fix(fix)
-	if err != nil {
-		return guard.ClockSeen{Key: fix.Key, Err: fmt.Errorf("correct clock: %w", err)}
-	}
-	return guard.ClockSeen{Key: fix.Key, Made: fix.Step, Frequency: float64(tx.Freq) / (1 << 16)}
+// Look reads the frequency. It needs no privilege.
+func (c *Clock) Look() guard.ClockSeen {
+	freq, err := c.frequency()
+	return guard.ClockSeen{Frequency: freq, Err: err}
 }
 
-// fix returns the call's struct as the kernel filled it in.
-func (c *Clock) fix(fix guard.Fix) (*unix.Timex, error) {
+func (c *Clock) frequency() (float64, error) {
+	tx := &unix.Timex{}
+	if err := c.adjust(tx); err != nil {
+		return 0, fmt.Errorf("read clock: %w", err)
+	}
+	return float64(tx.Freq) / perPPM, nil
+}
+
+// Fix makes one correction: a step, or a slew in place of what is left of the
+// one before, the frequency, and the kernel's idea of the error.
+func (c *Clock) Fix(fix guard.Fix) guard.ClockSeen {
+	if err := c.fix(fix); err != nil {
+		return guard.ClockSeen{Key: fix.Key, Err: fmt.Errorf("correct clock: %w", err)}
+	}
+	return guard.ClockSeen{Key: fix.Key, Made: fix.Step, Frequency: fix.Frequency}
+}
+
+func (c *Clock) fix(fix guard.Fix) error {
 	after := c.now().Add(fix.Step)
 	switch {
 	case fix.Slew.Abs() > maxSlew:
-		return nil, fmt.Errorf("slew of %s: above %s", fix.Slew, maxSlew)
+		return fmt.Errorf("slew of %s: above %s", fix.Slew, maxSlew)
+	case !(math.Abs(fix.Frequency) <= maxFrequency): // a NaN too
+		return fmt.Errorf("frequency of %+.3f ppm: above %d ppm", fix.Frequency, maxFrequency)
 	case fix.Step != 0 && after.Before(c.floor):
-		return nil, fmt.Errorf("step by %s: %s is before %s", fix.Step, after.UTC().Format(time.RFC3339), c.floor.UTC().Format(time.RFC3339))
+		return fmt.Errorf("step by %s: %s is before %s", fix.Step, after.UTC().Format(time.RFC3339), c.floor.UTC().Format(time.RFC3339))
 	}
 	tx := &unix.Timex{}
 	if !step(tx, fix.Step) {
-		return nil, fmt.Errorf("step by %s: more than clock_adjtime takes on this machine", fix.Step)
+		return fmt.Errorf("step by %s: more than clock_adjtime takes on this machine", fix.Step)
+	}
+	if err := c.ours(fix); err != nil {
+		return err
 	}
 	slew(tx, fix.Slew)
+	steer(tx, fix.Frequency)
 	describe(tx, fix, after)
+	return c.adjust(tx)
+}
+
+// ours checks that nobody else steers: the frequency is as it was left.
+func (c *Clock) ours(fix guard.Fix) error {
+	found, err := c.frequency()
+	if err != nil || fix.TakeOver || math.Abs(found-fix.Before) <= rounding {
+		return err
+	}
+	return fmt.Errorf("another program steers it: its frequency is %+.3f ppm and was left at %+.3f ppm; "+
+		"stop that program, then `ntpveil sync --step` takes the clock over", found, fix.Before)
+}
+
+func (c *Clock) adjust(tx *unix.Timex) error {
 	_, err := c.call(tx)
 	if errors.Is(err, unix.EPERM) {
-		return nil, fmt.Errorf("clock_adjtime: CAP_SYS_TIME is missing: %w", err)
+		return fmt.Errorf("clock_adjtime: CAP_SYS_TIME is missing: %w", err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("clock_adjtime: %w", err)
+		return fmt.Errorf("clock_adjtime: %w", err)
 	}
-	return tx, nil
+	return nil
 }
 
 // Observer pretends: it touches nothing.
-type Observer struct{}
+type Observer struct{ *Clock }
 
 // Fix reports that nothing was made.
 func (Observer) Fix(fix guard.Fix) guard.ClockSeen { return guard.ClockSeen{Key: fix.Key} }

@@ -21,10 +21,14 @@ var (
 	may   = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 )
 
-// record makes a clock at a time whose system calls are written down.
+// record makes a clock at a time whose system calls are written down, apart from
+// those that only read.
 func record(at time.Time, fail error) (*Clock, *[]string) {
 	var calls []string
 	c := New(func(tx *unix.Timex) (int, error) {
+		if tx.Modes == 0 {
+			return 0, nil
+		}
 		calls = append(calls, text(tx))
 		return 0, fail
 	}, build)
@@ -35,11 +39,11 @@ func record(at time.Time, fail error) (*Clock, *[]string) {
 // text is a system call as a person reads it.
 func text(tx *unix.Timex) string {
 	s := "modes " + bits(int64(tx.Modes), map[int64]string{unix.ADJ_SETOFFSET: "setoffset", unix.ADJ_OFFSET: "offset", unix.ADJ_TIMECONST: "timeconst",
-		unix.ADJ_STATUS: "status", unix.ADJ_MAXERROR: "maxerror", unix.ADJ_ESTERROR: "esterror", unix.ADJ_NANO: "nano"})
+		unix.ADJ_STATUS: "status", unix.ADJ_MAXERROR: "maxerror", unix.ADJ_ESTERROR: "esterror", unix.ADJ_FREQUENCY: "frequency", unix.ADJ_NANO: "nano"})
 	if tx.Modes&unix.ADJ_SETOFFSET != 0 {
 		s += fmt.Sprintf(", time %d s %d ns", tx.Time.Sec, tx.Time.Usec)
 	}
-	return s + fmt.Sprintf(", offset %d ns, constant %d, status %s, maxerror %d us, esterror %d us", tx.Offset, tx.Constant,
+	return s + fmt.Sprintf(", offset %d ns, frequency %d, constant %d, status %s, maxerror %d us, esterror %d us", tx.Offset, tx.Freq, tx.Constant,
 		bits(int64(tx.Status), map[int64]string{unix.STA_PLL: "pll", unix.STA_FREQHOLD: "freqhold", unix.STA_INS: "ins", unix.STA_DEL: "del", unix.STA_UNSYNC: "unsync"}),
 		tx.Maxerror, tx.Esterror)
 }
@@ -69,27 +73,29 @@ func TestExactCalls(t *testing.T) {
 		want string
 	}{
 		{"step forward", may, guard.Fix{Step: 1500 * time.Millisecond, Error: time.Millisecond, Sync: true},
-			"modes offset|maxerror|esterror|status|timeconst|setoffset|nano, time 1 s 500000000 ns, offset 0 ns, constant 2, status pll|freqhold, maxerror 1000 us, esterror 1000 us"},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|setoffset|nano, time 1 s 500000000 ns, offset 0 ns, frequency 0, constant 2, status pll|freqhold, maxerror 1000 us, esterror 1000 us"},
 		{"step back by less than a second", may, guard.Fix{Step: -250 * time.Millisecond, Sync: true},
-			"modes offset|maxerror|esterror|status|timeconst|setoffset|nano, time -1 s 750000000 ns, offset 0 ns, constant 2, status pll|freqhold, maxerror 0 us, esterror 0 us"},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|setoffset|nano, time -1 s 750000000 ns, offset 0 ns, frequency 0, constant 2, status pll|freqhold, maxerror 0 us, esterror 0 us"},
 		{"step back by whole seconds", may, guard.Fix{Step: -2 * time.Second, Sync: true},
-			"modes offset|maxerror|esterror|status|timeconst|setoffset|nano, time -2 s 0 ns, offset 0 ns, constant 2, status pll|freqhold, maxerror 0 us, esterror 0 us"},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|setoffset|nano, time -2 s 0 ns, offset 0 ns, frequency 0, constant 2, status pll|freqhold, maxerror 0 us, esterror 0 us"},
 		{"slew", may, guard.Fix{Slew: -3 * time.Millisecond, Error: 20 * time.Millisecond, Sync: true},
-			"modes offset|maxerror|esterror|status|timeconst|nano, offset -3000000 ns, constant 2, status pll|freqhold, maxerror 20000 us, esterror 20000 us"},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|nano, offset -3000000 ns, frequency 0, constant 2, status pll|freqhold, maxerror 20000 us, esterror 20000 us"},
+		{"steer", may, guard.Fix{Slew: time.Millisecond, Frequency: -12.3456, Sync: true},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|nano, offset 1000000 ns, frequency -809081, constant 2, status pll|freqhold, maxerror 0 us, esterror 0 us"},
 		{"nothing to move ends an earlier slew", may, guard.Fix{Sync: true},
-			"modes offset|maxerror|esterror|status|timeconst|nano, offset 0 ns, constant 2, status pll|freqhold, maxerror 0 us, esterror 0 us"},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|nano, offset 0 ns, frequency 0, constant 2, status pll|freqhold, maxerror 0 us, esterror 0 us"},
 		{"not synchronised", may, guard.Fix{Error: time.Hour},
-			"modes offset|maxerror|esterror|status|timeconst|nano, offset 0 ns, constant 2, status pll|unsync|freqhold, maxerror 16000000 us, esterror 16000000 us"},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|nano, offset 0 ns, frequency 0, constant 2, status pll|unsync|freqhold, maxerror 16000000 us, esterror 16000000 us"},
 		{"a negative error", may, guard.Fix{Error: -time.Hour, Sync: true},
-			"modes offset|maxerror|esterror|status|timeconst|nano, offset 0 ns, constant 2, status pll|freqhold, maxerror 0 us, esterror 0 us"},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|nano, offset 0 ns, frequency 0, constant 2, status pll|freqhold, maxerror 0 us, esterror 0 us"},
 		{"a leap second tonight", june, guard.Fix{Sync: true, Leap: 1},
-			"modes offset|maxerror|esterror|status|timeconst|nano, offset 0 ns, constant 2, status pll|ins|freqhold, maxerror 0 us, esterror 0 us"},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|nano, offset 0 ns, frequency 0, constant 2, status pll|ins|freqhold, maxerror 0 us, esterror 0 us"},
 		{"one less tonight", december, guard.Fix{Sync: true, Leap: 2},
-			"modes offset|maxerror|esterror|status|timeconst|nano, offset 0 ns, constant 2, status pll|del|freqhold, maxerror 0 us, esterror 0 us"},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|nano, offset 0 ns, frequency 0, constant 2, status pll|del|freqhold, maxerror 0 us, esterror 0 us"},
 		{"a leap second weeks ahead", june.Add(-time.Second), guard.Fix{Sync: true, Leap: 1},
-			"modes offset|maxerror|esterror|status|timeconst|nano, offset 0 ns, constant 2, status pll|freqhold, maxerror 0 us, esterror 0 us"},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|nano, offset 0 ns, frequency 0, constant 2, status pll|freqhold, maxerror 0 us, esterror 0 us"},
 		{"a step over the midnight of a leap second", december, guard.Fix{Sync: true, Leap: 1, Step: time.Hour},
-			"modes offset|maxerror|esterror|status|timeconst|setoffset|nano, time 3600 s 0 ns, offset 0 ns, constant 2, status pll|freqhold, maxerror 0 us, esterror 0 us"},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|setoffset|nano, time 3600 s 0 ns, offset 0 ns, frequency 0, constant 2, status pll|freqhold, maxerror 0 us, esterror 0 us"},
 	} {
 		c, calls := record(tt.at, nil)
 		tt.fix.Key = 1
@@ -97,7 +103,7 @@ func TestExactCalls(t *testing.T) {
 		if got := strings.Join(*calls, "\n"); got != tt.want {
 			t.Errorf("%s:\n%s\nwant\n%s", tt.name, got, tt.want)
 		}
-		if seen != (guard.ClockSeen{Key: 1, Made: tt.fix.Step}) {
+		if seen != (guard.ClockSeen{Key: 1, Made: tt.fix.Step, Frequency: tt.fix.Frequency}) {
 			t.Errorf("%s: seen %+v", tt.name, seen)
 		}
 	}
@@ -108,6 +114,8 @@ func TestRefusalsTouchNothing(t *testing.T) {
 		"before the build":                {Step: build.Sub(may) - time.Nanosecond},
 		"a slew beyond half a second":     {Slew: maxSlew + 1},
 		"a slew back by more than that":   {Slew: -maxSlew - 1},
+		"a frequency beyond 500 ppm":      {Frequency: -500.01},
+		"somebody else's frequency":       {Before: 1, Frequency: 1, Slew: time.Millisecond},
 		"a step with a slew that is none": {Step: time.Second, Slew: time.Hour},
 	} {
 		c, calls := record(may, nil)
@@ -132,9 +140,12 @@ func TestAFailedCallMadeNothing(t *testing.T) {
 func TestTheFrequencyIsTheKernels(t *testing.T) {
 	c := New(func(tx *unix.Timex) (int, error) {
 		tx.Freq = -3 << 15
+		if tx.Modes != 0 {
+			t.Error("a look that sets something")
+		}
 		return 0, nil
 	}, build)
-	if seen := c.Fix(guard.Fix{Sync: true}); seen.Frequency != -1.5 {
+	if seen := c.Look(); seen != (guard.ClockSeen{Frequency: -1.5}) {
 		t.Errorf("%+v", seen)
 	}
 }

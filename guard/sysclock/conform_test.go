@@ -30,6 +30,10 @@ func (k *kernel) adjtime(tx *unix.Timex) (int, error) {
 	if tx.Modes&unix.ADJ_OFFSET != 0 && tx.Status&unix.STA_PLL != 0 {
 		k.Slew = time.Duration(tx.Offset)
 	}
+	if tx.Modes&unix.ADJ_FREQUENCY != 0 {
+		k.Freq = float64(tx.Freq) / perPPM
+	}
+	tx.Freq = int64(k.Freq * perPPM)
 	return 0, nil
 }
 

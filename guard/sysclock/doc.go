@@ -2,9 +2,12 @@
 //
 // Guarantees:
 //   - Phase goes only by means that end by themselves: a step (ADJ_SETOFFSET), or
-//     ADJ_OFFSET under STA_PLL, which the kernel lets decay. The frequency is held
-//     (STA_FREQHOLD): a program that is killed leaves no drift behind.
+//     ADJ_OFFSET under STA_PLL, which the kernel lets decay and which does not touch
+//     the frequency (STA_FREQHOLD). ADJ_FREQUENCY carries what was learnt of the
+//     crystal alone: a program that is killed leaves no other drift behind.
 //   - A correction is one system call: all of it happens, or none.
+//   - Where the frequency is not as it was left, another program steers the clock:
+//     it is left to that one, with an error.
 //   - No step lands before the floor that the clock was made with, and no slew is
 //     longer than the kernel takes: such a wish is an error and touches nothing.
 //   - A leap second is armed only on the day at whose end it can come, whatever

@@ -1,6 +1,7 @@
 package sysclock
 
 import (
+	"math"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,13 @@ func slew(tx *unix.Timex, d time.Duration) {
 	tx.Status |= unix.STA_PLL | unix.STA_FREQHOLD
 	put(&tx.Offset, int64(d))
 	put(&tx.Constant, decay)
+}
+
+// steer sets the frequency, which stays when this program is gone: it is what
+// the crystal needs.
+func steer(tx *unix.Timex, freq float64) {
+	tx.Modes |= unix.ADJ_FREQUENCY
+	put(&tx.Freq, int64(math.Round(freq*perPPM)))
 }
 
 // describe tells the kernel the error, whether the clock is synchronised, and a

@@ -1,0 +1,218 @@
+package servo
+
+import (
+	"math"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+const (
+	// MaxFreq is the largest frequency that is believed, s/s; the kernel takes no more.
+	MaxFreq = 500e-6
+
+	// UnknownFreq is the deviation of a frequency that nothing is known of, s/s:
+	// most crystals are within twice that.
+	UnknownFreq = 50e-6
+
+	maxServers = 16
+	maxReading = time.Hour // from where the phase is known to be: beyond it a Restart is due
+	maxPause   = 1e8       // s: three years without a reading
+)
+
+// Reading is one sample of a server that a vote found to tell the truth.
+type Reading struct {
+	Server netip.AddrPort
+	Offset time.Duration // the server's time minus the disciplined clock, at At
+	Delay  time.Duration // round trip
+	At     time.Duration // monotonic
+}
+
+// Estimate is what is known of the disciplined clock.
+type Estimate struct {
+	Offset time.Duration // by which it is behind
+	Freq   float64       // s/s by which the raw clock below it is slow
+	Sigma  time.Duration // standard deviation of Offset
+	Skew   float64       // standard deviation of Freq
+}
+
+// Servo follows one clock.
+type Servo struct {
+	bank   *bank
+	ways   []*way        // one a server, in the order of their biases in the filters
+	origin time.Duration // what phases are relative to, so that they are small numbers
+	at     float64       // s, monotonic: the time of the filters
+	course course
+	begun  bool
+}
+
+// New makes a servo. freq is the frequency that the raw clock is thought to be
+// slow by and skew its standard deviation, steered what is already done about
+// it, all in s/s.
+func New(freq, skew, steered float64) *Servo {
+	freq = bounded(freq)
+	if !(skew > 0 && skew < UnknownFreq) { // a NaN too
+		skew = UnknownFreq
+	}
+	return &Servo{bank: newBank(freq, skew), course: course{freq: bounded(steered)}}
+}
+
+func bounded(freq float64) float64 {
+	if math.IsNaN(freq) {
+		return 0
+	}
+	return min(max(freq, -MaxFreq), MaxFreq)
+}
+
+// Observe takes the readings of a round, in the order of their times. The first
+// of all sets the phase.
+func (s *Servo) Observe(readings []Reading) {
+	if len(readings) == 0 {
+		return
+	}
+	readings = slices.Clone(readings)
+	for i := range readings {
+		readings[i].Delay = min(max(readings[i].Delay, 0), maxReading)
+	}
+	if !s.begun {
+		r := readings[0]
+		s.Restart(r.At, r.Offset, r.Delay)
+	}
+	for _, r := range readings {
+		s.way(r).learn(r.Delay.Seconds(), s.at)
+	}
+	s.bank.mix()
+	likely := make([]float64, len(s.bank.models))
+	for _, r := range readings {
+		z := r.Offset - s.origin + s.course.stepped
+		if z.Abs() > maxReading || r.At.Seconds()-s.at > maxPause {
+			continue
+		}
+		s.pass(r.At.Seconds())
+		i := s.index(r.Server)
+		for k, m := range s.bank.models {
+			sigma := m.noise(s.ways[i], r.Delay.Seconds())
+			likely[k] += m.update(firstBias+i, z.Seconds()+s.course.ahead(r.At.Seconds()), sigma*sigma)
+		}
+	}
+	s.bank.weigh(likely)
+}
+
+// pass lets the filters' time go on; it never runs back.
+func (s *Servo) pass(at float64) {
+	if at <= s.at {
+		return
+	}
+	at = min(at, s.at+maxPause)
+	for _, m := range s.bank.models {
+		m.predict(at - s.at)
+	}
+	s.at = at
+}
+
+func (s *Servo) index(server netip.AddrPort) int {
+	for i, w := range s.ways {
+		if w.server == server {
+			return i
+		}
+	}
+	return -1
+}
+
+// way is the way to a reading's server; a new one takes the place of the one
+// that was not heard of for longest, where there are too many.
+func (s *Servo) way(r Reading) *way {
+	if i := s.index(r.Server); i >= 0 {
+		return s.ways[i]
+	}
+	if len(s.ways) >= maxServers {
+		oldest := 0
+		for i, w := range s.ways {
+			if w.heard < s.ways[oldest].heard {
+				oldest = i
+			}
+		}
+		s.forget(oldest)
+	}
+	w := &way{server: r.Server}
+	s.ways = append(s.ways, w)
+	for _, m := range s.bank.models {
+		m.grow(max(biasShare*r.Delay.Seconds(), granularity))
+	}
+	return w
+}
+
+func (s *Servo) forget(i int) {
+	s.ways = append(s.ways[:i:i], s.ways[i+1:]...)
+	for _, m := range s.bank.models {
+		m.shrink(firstBias + i)
+	}
+}
+
+// Estimate is what is known at a time not before the last reading.
+func (s *Servo) Estimate(at time.Duration) Estimate {
+	now := s.bank.blend(s.bank.weight)
+	t := max(at.Seconds(), s.at)
+	now.predict(min(t-s.at, maxPause))
+	return Estimate{
+		Offset: s.origin - s.course.stepped + seconds(now.x[phase]-s.course.ahead(t)),
+		Freq:   bounded(now.x[freq]),
+		Sigma:  seconds(math.Sqrt(max(now.cov(phase, phase), 0))),
+		Skew:   math.Sqrt(max(now.cov(freq, freq), 0)),
+	}
+}
+
+// Noise is the standard deviation of what a round tells of the phase, if it is
+// like the last ones.
+func (s *Servo) Noise() time.Duration {
+	sum := 0.0
+	for _, w := range s.ways {
+		sigma := 0.0
+		for k, m := range s.bank.models {
+			sigma += s.bank.weight[k] * m.noise(w, w.typical())
+		}
+		sum += 1 / (sigma * sigma)
+	}
+	if sum == 0 {
+		return 0
+	}
+	return seconds(1 / math.Sqrt(sum))
+}
+
+// Restart sets the phase: by so much the disciplined clock is behind at a time,
+// give or take sigma. The frequency stays.
+func (s *Servo) Restart(at, offset, sigma time.Duration) {
+	s.pass(at.Seconds())
+	s.at, s.begun = max(s.at, at.Seconds()), true
+	sigma = min(max(sigma, time.Millisecond), maxReading)
+	ahead := s.course.ahead(s.at)
+	s.origin = offset + s.course.stepped
+	for _, m := range s.bank.models {
+		m.restart(ahead, sigma.Seconds())
+	}
+}
+
+// NewWays forgets what was learnt of the ways to the servers: the network is another one.
+func (s *Servo) NewWays() {
+	for len(s.ways) > 0 {
+		s.forget(len(s.ways) - 1)
+	}
+}
+
+// Step tells that the disciplined clock was set forward.
+func (s *Servo) Step(by time.Duration) { s.course.stepped += by }
+
+// Steer tells that from a time on the disciplined clock is slewed forward by an
+// offset, in place of what was left of the one before, and made faster by freq.
+func (s *Servo) Steer(at, slew time.Duration, freq float64) {
+	s.course.steer(at.Seconds(), min(max(slew, -maxReading), maxReading).Seconds(), bounded(freq))
+}
+
+// Ahead is how far the disciplined clock is ahead of the raw one, apart from
+// what a frequency that New was told of did: the virtual clock of those who only
+// observe.
+func (s *Servo) Ahead(at time.Duration) time.Duration {
+	return s.course.stepped + seconds(s.course.ahead(at.Seconds()))
+}
+
+func seconds(s float64) time.Duration { return time.Duration(math.Round(s * 1e9)) }

@@ -1,0 +1,115 @@
+package servo
+
+import (
+	"encoding/binary"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+)
+
+// sane fails the test unless an estimate can be acted on.
+func sane(t *testing.T, e Estimate) {
+	t.Helper()
+	if !(math.Abs(e.Freq) <= MaxFreq) || !(e.Skew >= 0) || math.IsInf(e.Skew, 0) || e.Sigma < 0 {
+		t.Fatalf("%+v", e)
+	}
+}
+
+// TestFollowsWhateverTheCrystalDoes: ramps, jumps and calm, polled rarely, on a
+// way without jitter. Nothing runs away, and the phase stays near the readings.
+func TestFollowsWhateverTheCrystalDoes(t *testing.T) {
+	for seed := range uint64(100) {
+		c := newClockSim(path{least: 5e-3, jitter: func(*rand.Rand) float64 { return 0 }}, seed)
+		loop, now := newSteered(), time.Duration(0)
+		ramp := 0.0
+		for i := range 300 {
+			if i%20 == 0 {
+				ramp = []float64{0, 0, 1e-6, -1e-6, 1e-7}[c.r.IntN(5)]
+			}
+			c.drift = min(max(c.drift+ramp, -2e-4), 2e-4)
+			slew, freq := loop.round(now, c.readings(now))
+			if e := loop.Estimate(now); i > 10 && math.Abs(e.Offset.Seconds()-c.behind) > 1e-3 {
+				t.Fatalf("seed %d, round %d: the clock is behind by %.6f s, the estimate is %+v", seed, i, c.behind, e)
+			}
+			sane(t, loop.Estimate(now))
+			c.pending, c.freq = slew.Seconds(), freq
+			for range 64 << c.r.IntN(5) {
+				c.second()
+				now += time.Second
+			}
+		}
+	}
+}
+
+// TestRestartKeepsTheFrequency, whatever happened to the phase.
+func TestRestartKeepsTheFrequency(t *testing.T) {
+	c := newClockSim(paths[1], 1)
+	loop := newSteered()
+	c.run(loop, 4*time.Hour, 0)
+	now := 4 * time.Hour
+	was := loop.Estimate(now)
+	loop.Restart(now, -time.Hour, time.Second)
+	if e := loop.Estimate(now); e.Offset != -time.Hour || e.Freq != was.Freq || e.Sigma < time.Second {
+		t.Errorf("%+v, before %+v", e, was)
+	}
+	loop.NewWays()
+	if e := loop.Estimate(now); e.Offset != -time.Hour || e.Freq != was.Freq || loop.Noise() != 0 {
+		t.Errorf("%+v, before %+v", e, was)
+	}
+}
+
+// TestManyServers: the one that was not heard of for longest makes room.
+func TestManyServers(t *testing.T) {
+	s := New(0, UnknownFreq, 0)
+	for i := range 5 * maxServers {
+		s.Observe([]Reading{{server(i), time.Millisecond, 10 * time.Millisecond, time.Duration(i+1) * time.Second}})
+		sane(t, s.Estimate(time.Duration(i+1)*time.Second))
+	}
+	if len(s.ways) != maxServers || s.index(server(5*maxServers-1)) < 0 || len(s.bank.models[0].x) != firstBias+maxServers {
+		t.Errorf("%d ways, %d states", len(s.ways), len(s.bank.models[0].x))
+	}
+}
+
+// FuzzReadings: any values, of readings and of what is done to the clock, are bearable.
+func FuzzReadings(f *testing.F) {
+	f.Add([]byte{})
+	f.Add(make([]byte, 64))
+	f.Add([]byte("\x01\xff\xff\xff\xff\xff\xff\xff\x7f\x00\x00\x00\x00\x00\x00\x00\x80\xff\xff\xff\xff\xff\xff\xff\x7f"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		word := func(i int) int64 {
+			var b [8]byte
+			if 8*i < len(data) {
+				copy(b[:], data[8*i:])
+			}
+			return int64(binary.LittleEndian.Uint64(b[:]))
+		}
+		s := New(math.Float64frombits(uint64(word(0))), math.Float64frombits(uint64(word(1))), math.Float64frombits(uint64(word(2))))
+		for i := 3; 8*i < min(len(data), 1<<10); i += 4 {
+			at := time.Duration(word(i) >> 1)
+			d := time.Duration(word(i + 1))
+			switch word(i+3) & 3 {
+			case 0:
+				s.Restart(at, d, time.Duration(word(i+2)))
+			case 1:
+				s.Steer(at, d, math.Float64frombits(uint64(word(i+2))))
+			case 2:
+				s.Step(d >> 8)
+			default:
+				s.Observe([]Reading{{server(int(word(i+3)>>2) & 31), d, time.Duration(word(i + 2)), at}})
+			}
+			sane(t, s.Estimate(at))
+			for _, m := range s.bank.models {
+				for _, v := range append(slices.Clone(m.x), m.p...) {
+					if math.IsNaN(v) || math.IsInf(v, 0) {
+						t.Fatalf("a filter holds %v", m.filter)
+					}
+				}
+			}
+			if s.Noise() < 0 {
+				t.Fatalf("noise %s", s.Noise())
+			}
+		}
+	})
+}

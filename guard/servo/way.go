@@ -1,0 +1,55 @@
+package servo
+
+import (
+	"math"
+	"net/netip"
+	"slices"
+)
+
+const (
+	granularity = 1e-6 // s: no reading is better than that
+	maxDelays   = 256  // kept of a server: the least of so many is within a few percent of the least there is
+)
+
+// way is what is known of the way to a server.
+type way struct {
+	server netip.AddrPort
+	delays []float64 // s, the last ones
+	sorted []float64
+	heard  float64 // s, monotonic: when last
+}
+
+// learn takes a delay in.
+func (w *way) learn(delay, at float64) {
+	if w.delays = append(w.delays, max(delay, 0)); len(w.delays) > maxDelays {
+		w.delays = slices.Delete(w.delays, 0, 1)
+	}
+	w.heard, w.sorted = at, slices.Sorted(slices.Values(w.delays))
+}
+
+func (w *way) least() float64   { return w.sorted[0] }
+func (w *way) typical() float64 { return w.quantile(1, 2) }
+
+func (w *way) quantile(of, in int) float64 { return w.sorted[len(w.sorted)*of/in] }
+
+// noise says how precise a reading with a delay is: its standard deviation in s.
+type noise func(w *way, delay float64) float64
+
+// byExcess: queues make a packet late and never early. What a delay exceeds the
+// least by was lost on the one way or on the other, so the error is anywhere
+// between minus and plus half of it, and its deviation a root of a twelfth. The
+// least of few delays is not the least there is.
+func byExcess(w *way, delay float64) float64 {
+	n := float64(len(w.delays))
+	unsure := max(w.typical()-w.least(), w.least()/n) / math.Sqrt(n)
+	return math.Hypot(granularity, (max(delay-w.least(), 0)+unsure)/math.Sqrt(12))
+}
+
+// bySpread: both ways vary independently about their mean, so one reading is as
+// good as another, and the error is half of what the sum varies by. The
+// interquartile range of a normal distribution is 1.349 deviations.
+func bySpread(w *way, delay float64) float64 {
+	n := float64(len(w.delays))
+	spread := max((w.quantile(3, 4)-w.quantile(1, 4))/1.349, w.least()/4/n)
+	return math.Hypot(granularity, max(spread, (delay-w.least())/8)/2)
+}
