@@ -335,7 +335,7 @@ func (g *Guard) adoptRecord(r ExposureRecord) {
 
 // adoptAddress makes a tripwire of an address of an earlier run, or the memory of one.
 func (g *Guard) adoptAddress(addr netip.Addr, server netip.AddrPort, guarded time.Duration) *address {
-	a := &address{addr: addr, kind: "throw-away", server: server, made: g.now.Mono, phase: dead,
+	a := &address{addr: addr, kind: "throw-away", server: server, made: g.now.Mono - burst, phase: dead, // whenever it was, its burst is over
 		until: g.now.Mono, guarded: guarded, ifname: g.host.Link.Name, link: g.host.Link.Index}
 	for _, x := range g.seen.Shield.Exposed {
 		if x.Addr == addr {

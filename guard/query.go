@@ -10,12 +10,13 @@ import (
 )
 
 const (
-	ahead      = 5 * time.Second // addresses are made so long before a sync: DAD takes some 2 s
-	comeUp     = 6 * time.Second // an address that is not ready then does not come up
-	exchange   = 4 * time.Second // an answer that takes longer is worth nothing
-	lingerFor  = 3 * time.Second // socket and tuple stay, so that a late answer meets no closed port (RFC 9109)
-	maxTries   = 3               // of interface IDs (RFC 8981 section 3.4)
-	hoodAhead  = 2 * time.Second // a neighbourhood stays closed past the exchange, whatever comes of it
+	ahead      = 5 * time.Second  // addresses are made so long before a sync: DAD takes some 2 s
+	comeUp     = 6 * time.Second  // an address that is not ready then does not come up
+	exchange   = 4 * time.Second  // an answer that takes longer is worth nothing
+	lingerFor  = 3 * time.Second  // socket and tuple stay, so that a late answer meets no closed port (RFC 9109)
+	burst      = 45 * time.Second // exchanges with one server within it are one exposure; two ordinary syncs are never so close
+	maxTries   = 3                // of interface IDs (RFC 8981 section 3.4)
+	hoodAhead  = 2 * time.Second  // a neighbourhood stays closed past the exchange, whatever comes of it
 	firstPort  = 32768
 	portsAbove = 28232 // the kernel's own default range: 32768 to 60999
 )
@@ -103,12 +104,10 @@ func (g *Guard) findHouse(q *query) {
 			return
 		}
 		q.house = g.stableAddress(q.srv, from, port)
-	case mode == "server":
-		if q.house = g.lasting(q); q.house == nil {
+	default:
+		if q.house = g.lasting(q, mode); q.house == nil {
 			q.house = g.makeAddress(q.srv, port, room)
 		}
-	default:
-		q.house = g.makeAddress(q.srv, port, room)
 	}
 	if q.house != nil {
 		q.from = netip.AddrPortFrom(q.house.addr, port)
@@ -116,10 +115,11 @@ func (g *Guard) findHouse(q *query) {
 }
 
 // lasting is the address that a server was shown before, where it lives long
-// enough for another exchange.
-func (g *Guard) lasting(q *query) *address {
+// enough for another exchange and, unless one serves for all, belongs to the same burst.
+func (g *Guard) lasting(q *query, mode string) *address {
 	for _, a := range g.addresses {
-		if a.server == q.srv.addr && a.wished() && a.ready && a.until > q.latest+lingerFor {
+		if a.server == q.srv.addr && a.wished() && a.ready && a.until > q.latest+lingerFor &&
+			(mode == "server" || g.now.Mono < a.made+burst) {
 			return a
 		}
 	}

@@ -70,7 +70,7 @@ func TestForeignFrequency(t *testing.T) {
 	w.drift = 10
 	w.start(time.Hour)
 	w.freq = 200
-	w.run(10 * time.Minute)
+	w.run(time.Hour)
 	w.wantSynced("steered by another program", false)
 	if w.freq != 200 {
 		t.Errorf("the frequency of the other program was changed to %+.3f ppm", w.freq)

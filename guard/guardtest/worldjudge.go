@@ -23,7 +23,7 @@ type judge struct {
 	until    map[netip.Addr]time.Duration // of exposed elements wished in this life
 	told     map[netip.Addr]bool          // reported to this life to stand
 	lost     map[netip.Addr]bool          // reported to this life to stand, then not
-	from     map[netip.Addr]int           // asks from each address
+	from     map[netip.Addr]time.Duration // when each address was asked from first
 	reload   time.Duration                // when the configuration last changed
 	answers  int                          // good samples since the last Fix
 	flushed  bool
@@ -47,7 +47,7 @@ func (j *judge) newLife() {
 	j.wished, j.left, j.until = map[netip.Addr]bool{}, map[netip.Addr]bool{}, map[netip.Addr]time.Duration{}
 	j.told, j.lost = map[netip.Addr]bool{}, map[netip.Addr]bool{}
 	if j.made == nil {
-		j.made, j.from = map[netip.Addr]bool{}, map[netip.Addr]int{}
+		j.made, j.from = map[netip.Addr]bool{}, map[netip.Addr]time.Duration{}
 	}
 	j.answers = 0
 }
@@ -242,8 +242,12 @@ func (w *World) judgeAsk(a guard.Ask) {
 	}) {
 		j.fail("address %s was shown to two servers", a.From.Addr())
 	}
-	if j.from[a.From.Addr()]++; !stable && j.from[a.From.Addr()] > 1 && w.conf.Rotate == "query" && w.now.Mono > j.reload+time.Minute {
-		j.fail("address %s was used twice", a.From.Addr())
+	first, again := j.from[a.From.Addr()]
+	switch {
+	case !again:
+		j.from[a.From.Addr()] = w.now.Mono
+	case w.now.Mono > first+oneBurst && !stable && w.conf.Rotate == "query" && w.now.Mono > j.reload+time.Minute:
+		j.fail("address %s was used again %s after its first exchange", a.From.Addr(), w.now.Mono-first)
 	}
 	w.judgeRate(a.To.Addr())
 }
@@ -273,6 +277,9 @@ func (j *judge) answered(ev guard.Answered) {
 		j.answers++
 	}
 }
+
+// oneBurst is how far apart exchanges may be that are one exposure.
+const oneBurst = 50 * time.Second
 
 // judgeFix: from a majority of samples that were used once, towards the truth,
 // and never by more than the limits.
