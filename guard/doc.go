@@ -40,8 +40,22 @@
 //	query.go    one exchange                 gate.go     the pass: promise 1
 //	hoods.go    neighbourhoods               shield.go   the kernel's part of the plan
 //	round.go    when to sync, the vote       clock.go    the correction and its limits
+//	steer.go    what is learnt of the clock
 //	orders.go   what admins want             ledger.go   records, and what was restored
 //	host.go     facts and what they allow    report.go   status
+//
+// # The clock
+//
+//	samples of a sync ─► vote (selection) ─► servo: phase, frequency, their errors ─► Fix: step or slew, and frequency
+//
+// The vote is above the servo: only samples that it selected are learnt from, and
+// an estimate outside of what it agreed on is given up for it. The servo follows
+// the raw clock below all corrections; where we observe, they are made to a
+// virtual clock ahead of the host's. What moves the clock counts against
+// clock.max_change: steps, slews, and a frequency beyond any honest crystal's. A
+// step by others, a resume, a failed correction: the phase is taken anew from the
+// next vote, the frequency stays. Another network: what was learnt of the ways is
+// forgotten, the frequency stays.
 //
 // # States of a throw-away address
 //

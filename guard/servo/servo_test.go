@@ -3,7 +3,6 @@ package servo
 import (
 	"encoding/binary"
 	"math"
-	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -21,7 +20,7 @@ func sane(t *testing.T, e Estimate) {
 // way without jitter. Nothing runs away, and the phase stays near the readings.
 func TestFollowsWhateverTheCrystalDoes(t *testing.T) {
 	for seed := range uint64(100) {
-		c := newClockSim(path{least: 5e-3, jitter: func(*rand.Rand) float64 { return 0 }}, seed)
+		c := newClockSim(path{delay: queued(5e-3, 0)}, seed)
 		loop, now := newSteered(), time.Duration(0)
 		ramp := 0.0
 		for i := range 300 {

@@ -8,26 +8,58 @@ import (
 	"time"
 )
 
-// path is a way to servers: the delay each direction has at the least, and what
-// it has beyond that at a time.
+// path is a way to servers.
 type path struct {
 	name   string
-	least  float64 // s
-	jitter func(r *rand.Rand) float64
-	wander float64 // s/s by which the clock's frequency walks in a second
-	chrony float64 // RMS error of chronyd 4.3 in the same world, in clknetsim, ten runs
+	delay  func(c *clockSim, server int) (there, back float64) // s, of one exchange
+	wander float64                                             // s/s by which the clock's frequency walks in a second
+	chrony float64                                             // RMS error of chronyd 4.3 in the same world, in clknetsim, ten runs
 }
 
-func exponential(mean float64) func(*rand.Rand) float64 {
-	return func(r *rand.Rand) float64 { return mean * r.ExpFloat64() }
+// queued is a way whose delay beyond the least is exponential, in both directions.
+func queued(least, mean float64) func(*clockSim, int) (float64, float64) {
+	return func(c *clockSim, _ int) (float64, float64) {
+		return least + mean*c.r.ExpFloat64(), least + mean*c.r.ExpFloat64()
+	}
+}
+
+func symmetric(c *clockSim, _ int) (float64, float64) {
+	return 1e-2 + 1e-3*c.r.NormFloat64(), 1e-2 + 1e-3*c.r.NormFloat64()
+}
+
+// wireless has a long tail: now and then a packet waits for many others.
+func wireless(c *clockSim, _ int) (float64, float64) {
+	one := func() float64 {
+		return 5e-3 + 2e-3*c.r.ExpFloat64() + 1e-3*c.r.ExpFloat64()*c.r.ExpFloat64()*c.r.ExpFloat64()
+	}
+	return one(), one()
+}
+
+// loaded is for 20 minutes of every hour full in one direction.
+func loaded(c *clockSim, _ int) (there, back float64) {
+	there, back = 1e-2+5e-4*c.r.ExpFloat64(), 1e-2+5e-4*c.r.ExpFloat64()
+	if c.round%56 < 19 {
+		back += 2e-2 * c.r.ExpFloat64()
+	}
+	return there, back
+}
+
+// manyWays: each exchange is from another address and takes others of four ways
+// there and four ways back (ECMP), where chronyd has one of them to each server.
+func manyWays(c *clockSim, _ int) (float64, float64) {
+	one := func() float64 { return 1e-2 + 5e-4*float64(c.r.IntN(4)) + 3e-4*c.r.ExpFloat64() }
+	return one(), one()
 }
 
 var paths = []path{
-	{"LAN", 1e-4, exponential(1e-5), 1e-9, 6.36e-6},
-	{"WAN", 1e-2, exponential(1e-3), 1e-9, 7.0e-5},
-	{"WAN, calm clock", 1e-2, exponential(1e-3), 1e-10, 5.5e-5},
-	{"WAN, restless clock", 1e-2, exponential(1e-3), 1e-8, 2.4e-4},
-	{"WAN, symmetric jitter", 1e-2, func(r *rand.Rand) float64 { return 1e-3 * r.NormFloat64() }, 1e-9, 1.03e-4},
+	{"LAN", queued(1e-4, 1e-5), 1e-9, 6.36e-6},
+	{"WAN", queued(1e-2, 1e-3), 1e-9, 7.0e-5},
+	{"WAN, calm clock", queued(1e-2, 1e-3), 1e-10, 5.5e-5},
+	{"WAN, restless clock", queued(1e-2, 1e-3), 1e-8, 2.4e-4},
+	{"WAN, symmetric jitter", symmetric, 1e-9, 1.03e-4},
+	{"wireless", wireless, 1e-9, 1.5e-4},
+	{"load in one direction", loaded, 1e-9, 5.05e-3},
+	{"many ways", manyWays, 1e-9, 1.51e-4},
 }
 
 // loop is a way to steer: readings of the disciplined clock in, corrections out.
@@ -44,6 +76,7 @@ type clockSim struct {
 	freq    float64 // s/s: steered
 	pending float64 // s: still to be slewed
 	servers int
+	round   int
 }
 
 func newClockSim(p path, seed uint64) *clockSim {
@@ -65,8 +98,9 @@ func (c *clockSim) second() {
 // readings are a round of all servers.
 func (c *clockSim) readings(now time.Duration) []Reading {
 	var out []Reading
+	c.round++
 	for i := range c.servers {
-		there, back := c.path.least+c.path.jitter(c.r), c.path.least+c.path.jitter(c.r)
+		there, back := c.path.delay(c, i)
 		out = append(out, Reading{server(i), seconds(c.behind + (there-back)/2), max(seconds(there+back), 0), now})
 	}
 	return out
