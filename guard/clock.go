@@ -79,7 +79,7 @@ func (g *Guard) pretend(freq float64) {
 	if c.offset.Abs() >= g.conf.StepThreshold {
 		fix.Step, fix.Slew = c.offset, 0
 	}
-	g.steered(fix, fix.Step)
+	g.steered(g.now, fix, fix.Step)
 	c.agreed, c.why = true, ""
 	g.record(Record{Kind: KindClock, Text: fmt.Sprintf("observed: offset %+.6f s, root distance %.6f s",
 		(g.virtual(g.now.Mono) + g.behind()).Seconds(), c.distance.Seconds())})
@@ -136,6 +136,9 @@ func (g *Guard) seeClock(ev ClockSeen) {
 	if !c.pending() || ev.Key != c.fix.Key {
 		return
 	}
+	if ev.At == (Instant{}) {
+		ev.At = g.now
+	}
 	fix := c.fix
 	if ev.Err != nil {
 		g.giveUp(ev.Err.Error())
@@ -143,7 +146,7 @@ func (g *Guard) seeClock(ev ClockSeen) {
 	}
 	c.fix = Fix{}
 	g.count(ev.Made+fix.Slew, g.beyondHonest())
-	g.steered(fix, ev.Made)
+	g.steered(ev.At, fix, ev.Made)
 	if ev.Made != 0 {
 		g.recordBuckets()
 	}

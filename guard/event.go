@@ -38,6 +38,7 @@ type (
 	// ClockSeen ends a Fix; without a key it brings what was found at start.
 	ClockSeen struct {
 		Key       Key
+		At        Instant       // when it was made, by the clocks as they were then; zero: now
 		Made      time.Duration // what was stepped
 		Frequency float64       // ppm by which the kernel makes its clock faster
 		Err       error

@@ -2,12 +2,13 @@ package guard
 
 import (
 	"errors"
-	"math"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"ntpveil/guard/servo"
 
 	"ntpveil/guard/selection"
 )
@@ -20,7 +21,7 @@ type ideal struct {
 	plan  Plan
 	now   Instant
 	truth time.Duration // what the host's clock is behind by
-	slew  time.Duration // what of it the kernel still makes up for
+	slew  servo.Slew    // what the kernel makes up for
 	drift float64       // ppm by which the clock is slow, before it is steered
 	freq  float64       // ppm by which it is steered
 
@@ -102,9 +103,8 @@ func (w *ideal) run(d time.Duration) {
 
 func (w *ideal) pass(d time.Duration) {
 	w.now = Instant{w.now.Mono + d, w.now.Boot + d, w.now.Wall.Add(d)}
-	left := time.Duration(float64(w.slew) * math.Pow(15./16, d.Seconds()))
-	w.truth += left - w.slew + time.Duration((w.drift-w.freq)*1e-6*float64(d))
-	w.slew = left
+	slewed := w.slew.Done(w.now.Mono.Seconds()) - w.slew.Done((w.now.Mono - d).Seconds())
+	w.truth += time.Duration((w.drift-w.freq)*1e-6*float64(d)) - seconds(slewed)
 }
 
 // stepped is what another program, or a pause, does to the clock.
@@ -141,7 +141,8 @@ func (w *ideal) next() Event {
 			return ClockSeen{Key: f.Key, Err: errors.New("another program steers it")}
 		}
 		w.stepped(f.Step)
-		w.slew, w.freq = f.Slew, f.Frequency
+		w.freq = f.Frequency
+		w.slew = servo.Slew{Phase: f.Slew.Seconds(), First: w.now.Mono + time.Second - time.Duration(w.now.Wall.Nanosecond())}
 		return ClockSeen{Key: f.Key, Made: f.Step, Frequency: f.Frequency}
 	}
 	if n := len(p.Records); n > 0 {

@@ -97,12 +97,16 @@ func (g *Guard) learn(res selection.Result, from []*server) servo.Estimate {
 	return est
 }
 
-// steered tells the servo of a correction that was made.
-func (g *Guard) steered(fix Fix, made time.Duration) {
-	st := &g.clock.steer
+// steered tells the servo of a correction that was made. The kernel begins a
+// slew with the next second of its clock, the virtual clock at once.
+func (g *Guard) steered(at Instant, fix Fix, made time.Duration) {
+	st, first := &g.clock.steer, at.Mono
+	if !g.conf.Observe {
+		first += time.Second - time.Duration(at.Wall.Nanosecond())
+	}
 	st.Step(made)
-	st.Steer(g.now.Mono, fix.Slew, (fix.Frequency-st.base)/ppm)
-	g.clock.frequency, st.since = fix.Frequency, g.now.Mono
+	st.Steer(at.Mono, servo.Slew{Phase: fix.Slew.Seconds(), First: first}, (fix.Frequency-st.base)/ppm)
+	g.clock.frequency, st.since = fix.Frequency, at.Mono
 }
 
 // bearable is an uncertainty that hardly shows: it is no more than a sync is

@@ -3,7 +3,6 @@ package guardtest
 import (
 	"container/heap"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -11,6 +10,7 @@ import (
 
 	"ntpveil/guard"
 	"ntpveil/guard/selection"
+	"ntpveil/guard/servo"
 	"ntpveil/rules"
 )
 
@@ -30,7 +30,7 @@ type World struct {
 
 	now    guard.Instant
 	offset time.Duration // of the host's clock: true time minus wall
-	slew   time.Duration // what of it the kernel still makes up for
+	slew   servo.Slew    // what the kernel makes up for
 	drift  float64       // ppm by which the clock is slow, before it is steered
 	freq   float64       // ppm by which it is steered
 	events timeline
@@ -162,9 +162,8 @@ func (w *World) Run(d time.Duration) error {
 func (w *World) moveTo(at time.Duration) {
 	d := at - w.now.Mono
 	w.now.Mono, w.now.Boot, w.now.Wall = at, w.now.Boot+d, w.now.Wall.Add(d)
-	left := time.Duration(float64(w.slew) * math.Pow(15./16, d.Seconds()))
-	w.offset += left - w.slew + time.Duration((w.drift-w.freq)/1e6*float64(d))
-	w.slew = left
+	slewed := w.slew.Done(at.Seconds()) - w.slew.Done((at - d).Seconds())
+	w.offset += time.Duration((w.drift-w.freq)/1e6*float64(d) - slewed*1e9)
 	w.kernel.expire(at)
 }
 
@@ -388,7 +387,8 @@ func (w *World) doFix(f guard.Fix) {
 		}
 		w.now.Wall = w.now.Wall.Add(f.Step)
 		w.offset -= f.Step
-		w.slew, w.freq = f.Slew, f.Frequency
+		w.freq = f.Frequency
+		w.slew = servo.Slew{Phase: f.Slew.Seconds(), First: w.now.Mono + time.Second - time.Duration(w.now.Wall.Nanosecond())}
 		w.step(guard.ClockSeen{Key: f.Key, Made: f.Step, Frequency: f.Frequency})
 	})
 }

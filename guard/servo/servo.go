@@ -202,10 +202,12 @@ func (s *Servo) NewWays() {
 // Step tells that the disciplined clock was set forward.
 func (s *Servo) Step(by time.Duration) { s.course.stepped += by }
 
-// Steer tells that from a time on the disciplined clock is slewed forward by an
-// offset, in place of what was left of the one before, and made faster by freq.
-func (s *Servo) Steer(at, slew time.Duration, freq float64) {
-	s.course.steer(at.Seconds(), min(max(slew, -maxReading), maxReading).Seconds(), bounded(freq))
+// Steer tells that from a time on the disciplined clock is slewed forward by a
+// phase, in place of what was left of the one before, and made faster by freq.
+func (s *Servo) Steer(at time.Duration, slew Slew, freq float64) {
+	slew.Phase = min(max(slew.Phase, -maxReading.Seconds()), maxReading.Seconds())
+	slew.First = max(slew.First, at)
+	s.course.steer(at.Seconds(), slew, bounded(freq))
 }
 
 // Ahead is how far the disciplined clock is ahead of the raw one, apart from

@@ -133,7 +133,7 @@ func newSteered() steered { return steered{New(0, UnknownFreq, 0)} }
 func (s steered) round(now time.Duration, readings []Reading) (time.Duration, float64) {
 	s.Observe(readings)
 	e := s.Estimate(now)
-	s.Steer(now, e.Offset, e.Freq)
+	s.Steer(now, Slew{e.Offset.Seconds(), now}, e.Freq)
 	return e.Offset, e.Freq
 }
 

@@ -35,12 +35,12 @@ func Kernel(tx *unix.Timex) (int, error) { return unix.ClockAdjtime(unix.CLOCK_R
 type Clock struct {
 	call  Call
 	floor time.Time
-	now   func() time.Time
+	now   func() guard.Instant
 }
 
 // New makes a clock of a system call. floor is the date before which no step may
 // land: the build date.
-func New(call Call, floor time.Time) *Clock { return &Clock{call: call, floor: floor, now: time.Now} }
+func New(call Call, floor time.Time) *Clock { return &Clock{call: call, floor: floor, now: Now} }
 
 // Look reads the frequency. It needs no privilege.
 func (c *Clock) Look() guard.ClockSeen {
@@ -62,11 +62,11 @@ func (c *Clock) Fix(fix guard.Fix) guard.ClockSeen {
 	if err := c.fix(fix); err != nil {
 		return guard.ClockSeen{Key: fix.Key, Err: fmt.Errorf("correct clock: %w", err)}
 	}
-	return guard.ClockSeen{Key: fix.Key, Made: fix.Step, Frequency: fix.Frequency}
+	return guard.ClockSeen{Key: fix.Key, At: c.now(), Made: fix.Step, Frequency: fix.Frequency}
 }
 
 func (c *Clock) fix(fix guard.Fix) error {
-	after := c.now().Add(fix.Step)
+	after := c.now().Wall.Add(fix.Step)
 	switch {
 	case fix.Slew.Abs() > maxSlew:
 		return fmt.Errorf("slew of %s: above %s", fix.Slew, maxSlew)

@@ -32,7 +32,7 @@ func record(at time.Time, fail error) (*Clock, *[]string) {
 		calls = append(calls, text(tx))
 		return 0, fail
 	}, build)
-	c.now = func() time.Time { return at }
+	c.now = func() guard.Instant { return guard.Instant{Wall: at} }
 	return c, &calls
 }
 
@@ -103,7 +103,7 @@ func TestExactCalls(t *testing.T) {
 		if got := strings.Join(*calls, "\n"); got != tt.want {
 			t.Errorf("%s:\n%s\nwant\n%s", tt.name, got, tt.want)
 		}
-		if seen != (guard.ClockSeen{Key: 1, Made: tt.fix.Step, Frequency: tt.fix.Frequency}) {
+		if seen != (guard.ClockSeen{Key: 1, At: guard.Instant{Wall: tt.at}, Made: tt.fix.Step, Frequency: tt.fix.Frequency}) {
 			t.Errorf("%s: seen %+v", tt.name, seen)
 		}
 	}

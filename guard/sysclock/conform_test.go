@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ntpveil/guard"
 	"ntpveil/guard/guardtest"
 )
 
@@ -41,7 +42,7 @@ func TestClockConforms(t *testing.T) {
 	guardtest.ConformClock(t, func(*testing.T) guardtest.ClockBench {
 		k := &kernel{guardtest.Clock{Wall: guardtest.ClockNoon, Error: maxError}}
 		c := New(k.adjtime, guardtest.ClockFloor)
-		c.now = func() time.Time { return k.Wall }
+		c.now = func() guard.Instant { return guard.Instant{Wall: k.Wall} }
 		return guardtest.ClockBench{Clock: c, Text: k.String}
 	})
 }
