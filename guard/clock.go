@@ -7,6 +7,7 @@ import (
 
 const (
 	slewMost      = 500 * time.Millisecond // ADJ_OFFSET takes no more at a time
+	fastest       = slewMost / 16          // in a second: 31250 ppm
 	growth        = 500e-6                 // s/s by which the kernel's maxerror grows
 	unsyncAt      = 16 * time.Second       // where the kernel and timedated give a clock up
 	correctWithin = 10 * time.Second       // a correction that was not acknowledged by then is given up
@@ -66,6 +67,7 @@ func (g *Guard) correct(freq float64) {
 	default:
 		c.stepAllowed = false
 		fix.Slew = min(max(c.offset, -slewMost), slewMost)
+		fix.Over = over(fix.Slew)
 		fix.Sync = fix.Error < unsyncAt
 	}
 	c.fix, c.fixGround, c.fixBy = fix, on, g.now.Mono+correctWithin
@@ -75,7 +77,7 @@ func (g *Guard) correct(freq float64) {
 // forbids to step.
 func (g *Guard) pretend(freq float64) {
 	c := &g.clock
-	fix := Fix{Frequency: freq, Slew: c.offset}
+	fix := Fix{Frequency: freq, Slew: c.offset, Over: over(c.offset)}
 	if c.offset.Abs() >= g.conf.StepThreshold {
 		fix.Step, fix.Slew = c.offset, 0
 	}
@@ -83,6 +85,15 @@ func (g *Guard) pretend(freq float64) {
 	c.agreed, c.why = true, ""
 	g.record(Record{Kind: KindClock, Text: fmt.Sprintf("observed: offset %+.6f s, root distance %.6f s",
 		(g.virtual(g.now.Mono) + g.behind()).Seconds(), c.distance.Seconds())})
+}
+
+// over is the time constant of a slew: the quickest by which the clock never runs
+// wrong by more than fastest.
+func over(slew time.Duration) (constant int) {
+	for slew.Abs()>>(2+constant) > fastest {
+		constant++
+	}
+	return constant
 }
 
 // mayStep reports whether the offset is to be stepped, rather than slewed.

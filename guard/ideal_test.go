@@ -142,7 +142,7 @@ func (w *ideal) next() Event {
 		}
 		w.stepped(f.Step)
 		w.freq = f.Frequency
-		w.slew = servo.Slew{Phase: f.Slew.Seconds(), First: w.now.Mono + time.Second - time.Duration(w.now.Wall.Nanosecond())}
+		w.slew = servo.Slew{Phase: f.Slew.Seconds(), First: w.now.Mono + time.Second - time.Duration(w.now.Wall.Nanosecond()), Constant: f.Over}
 		return ClockSeen{Key: f.Key, Made: f.Step, Frequency: f.Frequency}
 	}
 	if n := len(p.Records); n > 0 {

@@ -62,7 +62,8 @@ type Addr struct {
 type Fix struct {
 	Key   Key
 	Step  time.Duration // added to the clock at once
-	Slew  time.Duration // added gradually, by means that end by themselves
+	Slew  time.Duration // added gradually, by means that end by themselves:
+	Over  int           // each second 2^-(2+Over) of what is left of it, the time constant of the kernel's PLL
 	Error time.Duration // root distance after it: the kernel's maxerror and esterror
 	Sync  bool          // whether STA_UNSYNC is cleared
 	Leap  int           // as in the NTP header: 0 none, 1 insert, 2 delete

@@ -105,7 +105,7 @@ func (g *Guard) steered(at Instant, fix Fix, made time.Duration) {
 		first += time.Second - time.Duration(at.Wall.Nanosecond())
 	}
 	st.Step(made)
-	st.Steer(at.Mono, servo.Slew{Phase: fix.Slew.Seconds(), First: first}, (fix.Frequency-st.base)/ppm)
+	st.Steer(at.Mono, servo.Slew{Phase: fix.Slew.Seconds(), First: first, Constant: fix.Over}, (fix.Frequency-st.base)/ppm)
 	g.clock.frequency, st.since = fix.Frequency, at.Mono
 }
 

@@ -388,7 +388,7 @@ func (w *World) doFix(f guard.Fix) {
 		w.now.Wall = w.now.Wall.Add(f.Step)
 		w.offset -= f.Step
 		w.freq = f.Frequency
-		w.slew = servo.Slew{Phase: f.Slew.Seconds(), First: w.now.Mono + time.Second - time.Duration(w.now.Wall.Nanosecond())}
+		w.slew = servo.Slew{Phase: f.Slew.Seconds(), First: w.now.Mono + time.Second - time.Duration(w.now.Wall.Nanosecond()), Constant: f.Over}
 		w.step(guard.ClockSeen{Key: f.Key, Made: f.Step, Frequency: f.Frequency})
 	})
 }

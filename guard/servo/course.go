@@ -5,23 +5,21 @@ import (
 	"time"
 )
 
-// decay is what is left after a second of a phase that is being slewed: the
-// kernel's PLL at time constant 2 takes a sixteenth of it away each second.
-const decay = 15.0 / 16
-
-// Slew is a phase that the kernel works off, as it does it: at the begin of each
-// second it takes a sixteenth of what is left, and spreads that over the second
+// Slew is a phase that the kernel's PLL works off, as it does it: at the begin of
+// each second it takes a part of what is left, and spreads that over the second
 // (second_overflow in kernel/time/ntp.c).
 type Slew struct {
-	Phase float64       // s
-	First time.Duration // monotonic: the begin of the first such second
+	Phase    float64       // s
+	First    time.Duration // monotonic: the begin of the first such second
+	Constant int           // of time: the part is 2^-(2+Constant), 0 to 10
 }
 
 // Done is what of the phase went until a time, s.
 func (s Slew) Done(at float64) float64 {
-	whole, part := math.Modf(max(at-s.First.Seconds(), 0))
-	left := math.Pow(decay, whole)
-	return s.Phase * (1 - left + part*left*(1-decay))
+	whole, second := math.Modf(max(at-s.First.Seconds(), 0))
+	part := math.Exp2(-float64(2 + s.Constant))
+	left := math.Pow(1-part, whole)
+	return s.Phase * (1 - left + second*left*part)
 }
 
 // course is what was done to the clock.

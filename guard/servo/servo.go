@@ -206,7 +206,7 @@ func (s *Servo) Step(by time.Duration) { s.course.stepped += by }
 // phase, in place of what was left of the one before, and made faster by freq.
 func (s *Servo) Steer(at time.Duration, slew Slew, freq float64) {
 	slew.Phase = min(max(slew.Phase, -maxReading.Seconds()), maxReading.Seconds())
-	slew.First = max(slew.First, at)
+	slew.First, slew.Constant = max(slew.First, at), min(max(slew.Constant, 0), 10)
 	s.course.steer(at.Seconds(), slew, bounded(freq))
 }
 

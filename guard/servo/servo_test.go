@@ -92,7 +92,7 @@ func FuzzReadings(f *testing.F) {
 			case 0:
 				s.Restart(at, d, time.Duration(word(i+2)))
 			case 1:
-				s.Steer(at, Slew{d.Seconds(), at + time.Duration(word(i))}, math.Float64frombits(uint64(word(i+2))))
+				s.Steer(at, Slew{d.Seconds(), at + time.Duration(word(i)), int(word(i))}, math.Float64frombits(uint64(word(i+2))))
 			case 2:
 				s.Step(d >> 8)
 			default:

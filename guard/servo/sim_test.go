@@ -90,7 +90,7 @@ func server(i int) netip.AddrPort {
 // second lets one pass.
 func (c *clockSim) second() {
 	c.drift += c.path.wander * c.r.NormFloat64()
-	slewed := c.pending * (1 - decay)
+	slewed := c.pending / 4
 	c.pending -= slewed
 	c.behind += c.drift - c.freq - slewed
 }
@@ -133,7 +133,7 @@ func newSteered() steered { return steered{New(0, UnknownFreq, 0)} }
 func (s steered) round(now time.Duration, readings []Reading) (time.Duration, float64) {
 	s.Observe(readings)
 	e := s.Estimate(now)
-	s.Steer(now, Slew{e.Offset.Seconds(), now}, e.Freq)
+	s.Steer(now, Slew{Phase: e.Offset.Seconds(), First: now}, e.Freq)
 	return e.Offset, e.Freq
 }
 

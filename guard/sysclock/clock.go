@@ -16,10 +16,6 @@ const (
 	maxFrequency = 500                    // ppm: its MAXFREQ
 	perPPM       = 1 << 16
 	maxError     = 16 * time.Second // its NTP_PHASE_LIMIT: from there on it calls itself unsynchronised
-	// decay is the exponent of the PLL: each second 2^-(2+decay) of what is left
-	// of the phase goes. 2 is the kernel's own default: two thirds are gone in 16 s,
-	// and all of it before the shortest poll interval is over.
-	decay = 2
 	// rounding is what a frequency may differ by, in ppm, when it is read back: the
 	// kernel's own unit is 2^-32 ns/s.
 	rounding = 0.001
@@ -82,7 +78,7 @@ func (c *Clock) fix(fix guard.Fix) error {
 	if err := c.ours(fix); err != nil {
 		return err
 	}
-	slew(tx, fix.Slew)
+	slew(tx, fix.Slew, fix.Over)
 	steer(tx, fix.Frequency)
 	describe(tx, fix, after)
 	return c.adjust(tx)

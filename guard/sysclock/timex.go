@@ -27,11 +27,11 @@ func step(tx *unix.Timex, d time.Duration) bool {
 // slew hands an offset to the kernel's PLL. The frequency stays as it is: left
 // free, the PLL at its default would add 8 ppm for each millisecond of offset, and
 // at a poll interval of 256 s or more that is an oscillation that grows.
-func slew(tx *unix.Timex, d time.Duration) {
+func slew(tx *unix.Timex, d time.Duration, over int) {
 	tx.Modes |= unix.ADJ_OFFSET | unix.ADJ_TIMECONST | unix.ADJ_STATUS | unix.ADJ_NANO
 	tx.Status |= unix.STA_PLL | unix.STA_FREQHOLD
 	put(&tx.Offset, int64(d))
-	put(&tx.Constant, decay)
+	put(&tx.Constant, int64(over))
 }
 
 // steer sets the frequency, which stays when this program is gone: it is what
