@@ -18,6 +18,7 @@ const (
 	maxServers = 16
 	maxReading = time.Hour // from where the phase is known to be: beyond it a Restart is due
 	maxPause   = 1e8       // s: three years without a reading
+	slewError  = 0.01      // of a slew: a kernel that sleeps notices its seconds late, 0.7 % was seen
 )
 
 // Reading is one sample of a server that a vote found to tell the truth.
@@ -207,6 +208,9 @@ func (s *Servo) Step(by time.Duration) { s.course.stepped += by }
 func (s *Servo) Steer(at time.Duration, slew Slew, freq float64) {
 	slew.Phase = min(max(slew.Phase, -maxReading.Seconds()), maxReading.Seconds())
 	slew.First, slew.Constant = max(slew.First, at), min(max(slew.Constant, 0), 10)
+	for _, m := range s.bank.models {
+		m.add(phase, phase, math.Pow(slewError*slew.Phase, 2))
+	}
 	s.course.steer(at.Seconds(), slew, bounded(freq))
 }
 

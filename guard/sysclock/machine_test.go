@@ -1,0 +1,147 @@
+package sysclock
+
+import (
+	"bytes"
+	"flag"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ntpveil/guard"
+	"ntpveil/guard/lab"
+	"ntpveil/guard/servo"
+)
+
+// TestMachine boots a virtual machine, whose clock may be set, and runs the tests
+// of this package that are for a real clock in it.
+func TestMachine(t *testing.T) {
+	for _, tool := range []string{"qemu-system-x86_64", "vmlinuz"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("needs %s: make setup installs it", tool)
+		}
+	}
+	program := filepath.Join(t.TempDir(), "init")
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", program, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	out, err := lab.Boot(t.Context(), program, "-machine", "-test.v", "-test.run=^TestKernelsClock$")
+	if err != nil || !bytes.Contains(out, []byte("--- PASS: TestKernelsClock (")) {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+var machine = flag.Bool("machine", false, "this is a machine whose clock may be set")
+
+// TestKernelsClock: what the kernel makes of corrections is what the core
+// believes that it makes.
+func TestKernelsClock(t *testing.T) {
+	if !*machine {
+		return // TestMachine runs it
+	}
+	if os.Getpid() != 1 {
+		t.Fatal("this is no machine of its own")
+	}
+	k := realClock{t, New(Kernel, may.AddDate(-1, 0, 0))}
+	t.Run("step", k.step)
+	t.Run("slew", k.slew)
+	t.Run("frequency", k.frequency)
+	t.Run("error", k.errorGrows)
+	t.Run("leap", k.leap)
+}
+
+// realClock is the clock of a machine that is ours.
+type realClock struct {
+	*testing.T
+	*Clock
+}
+
+func (k realClock) must(fix guard.Fix) guard.ClockSeen {
+	k.Helper()
+	seen := k.Fix(fix)
+	if seen.Err != nil {
+		k.Fatal(seen.Err)
+	}
+	return seen
+}
+
+func (k realClock) step(t *testing.T) {
+	for _, to := range []time.Time{may, may.Add(-1250 * time.Millisecond), may.Add(time.Hour)} {
+		k.must(guard.Fix{Step: time.Until(to), Sync: true, Error: time.Millisecond})
+		if off := time.Until(to).Abs(); off > 100*time.Millisecond {
+			t.Errorf("stepped to %s: off by %s", to, off)
+		}
+	}
+}
+
+// slew follows two slews until little is left of them.
+func (k realClock) slew(t *testing.T) {
+	for _, fix := range []guard.Fix{{Slew: 30 * time.Millisecond}, {Slew: -150 * time.Millisecond, Over: 1}} {
+		before := ahead()
+		seen := k.must(fix)
+		model := servo.Slew{Phase: fix.Slew.Seconds(), First: seen.At.Mono + time.Second - time.Duration(seen.At.Wall.Nanosecond()), Constant: fix.Over}
+		for off := 0.0; math.Abs(fix.Slew.Seconds()-model.Done(Mono().Seconds())) > 0.05*fix.Slew.Abs().Seconds(); {
+			time.Sleep(317 * time.Millisecond) // no second is met at the same place twice
+			off = (ahead() - before).Seconds() - model.Done(Mono().Seconds())
+			if math.Abs(off) > 0.05*math.Abs(model.Phase) {
+				t.Fatalf("slew by %s, %s after: off by %.6f s of the model", fix.Slew, Mono()-seen.At.Mono, off)
+			}
+		}
+	}
+}
+
+func (k realClock) frequency(t *testing.T) {
+	k.must(guard.Fix{Frequency: 200})
+	time.Sleep(time.Second) // the part of a slew that is under way goes on to the end of its second
+	before, since := ahead(), Mono()
+	time.Sleep(2 * time.Second)
+	if rate := float64(ahead()-before) / float64(Mono()-since) * 1e6; math.Abs(rate-200) > 20 {
+		t.Errorf("made faster by 200 ppm: %.1f ppm", rate)
+	}
+	if seen := k.Fix(guard.Fix{Before: 100}); seen.Err == nil || k.Look().Frequency != 200 {
+		t.Errorf("a frequency that was not left so: %+v", seen)
+	}
+	k.must(guard.Fix{Before: 200})
+}
+
+// errorGrows to where the kernel itself calls its clock unsynchronised.
+func (k realClock) errorGrows(t *testing.T) {
+	k.must(guard.Fix{Sync: true, Error: maxError - time.Millisecond})
+	var tx unix.Timex
+	for tx.Status&unix.STA_UNSYNC == 0 && tx.Maxerror < int64(2*maxError/time.Microsecond) {
+		time.Sleep(100 * time.Millisecond)
+		if _, err := Kernel(&tx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if tx.Maxerror != int64(maxError/time.Microsecond) {
+		t.Errorf("unsynchronised at %d us", tx.Maxerror)
+	}
+}
+
+// leap: the last second of June comes twice.
+func (k realClock) leap(t *testing.T) {
+	midnight := time.Date(2026, 7, 1, 0, 0, 0, 0, time.UTC)
+	k.must(guard.Fix{Step: time.Until(midnight.Add(-1500 * time.Millisecond)), Leap: 1, Sync: true})
+	before := read(unix.CLOCK_REALTIME) - read(unix.CLOCK_MONOTONIC)
+	for time.Until(midnight) > -200*time.Millisecond {
+		time.Sleep(100 * time.Millisecond)
+	}
+	if made := read(unix.CLOCK_REALTIME) - read(unix.CLOCK_MONOTONIC) - before; (made + time.Second).Abs() > time.Millisecond {
+		t.Errorf("the clock was set by %s", made)
+	}
+	k.must(guard.Fix{Sync: true})
+}
+
+// ahead is how far the clock has got ahead of one that nobody corrects.
+func ahead() time.Duration {
+	a := read(unix.CLOCK_MONOTONIC_RAW)
+	now := read(unix.CLOCK_REALTIME)
+	return now - (a+read(unix.CLOCK_MONOTONIC_RAW))/2
+}
