@@ -37,6 +37,7 @@ func Boot(ctx context.Context, program string, args ...string) ([]byte, error) {
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
 		"-rtc", "base=1999-01-01T00:00:00,clock=vm", "-kernel", kernel, "-initrd", initrd, "-append", line)
 	out, err := c.CombinedOutput()
+	out, _, _ = bytes.Cut(out, []byte("Kernel panic")) // it has no other end when its first program ends
 	if err != nil {
 		return out, fmt.Errorf("boot machine: %w", err)
 	}

@@ -86,28 +86,32 @@ func (k realClock) slew(t *testing.T) {
 		before := ahead()
 		seen := k.must(fix)
 		model := servo.Slew{Phase: fix.Slew.Seconds(), First: seen.At.Mono + time.Second - time.Duration(seen.At.Wall.Nanosecond()), Constant: fix.Over}
-		for off := 0.0; math.Abs(fix.Slew.Seconds()-model.Done(Mono().Seconds())) > 0.05*fix.Slew.Abs().Seconds(); {
+		part := 0.0
+		for part < 0.95 {
 			time.Sleep(317 * time.Millisecond) // no second is met at the same place twice
-			off = (ahead() - before).Seconds() - model.Done(Mono().Seconds())
-			if math.Abs(off) > 0.05*math.Abs(model.Phase) {
-				t.Fatalf("slew by %s, %s after: off by %.6f s of the model", fix.Slew, Mono()-seen.At.Mono, off)
+			at := Mono()
+			part = model.Done(at.Seconds()) / model.Phase
+			slewed := (ahead() - before).Seconds() / model.Phase
+			// An emulated processor that stood still notices its seconds late.
+			if least, most := model.Done(at.Seconds()-1)/model.Phase, model.Done(at.Seconds()+0.5)/model.Phase; slewed < least-0.02 || slewed > most+0.02 {
+				t.Fatalf("slew by %s, %s after: %.3f of it is done, not %.3f", fix.Slew, at-seen.At.Mono, slewed, part)
 			}
 		}
 	}
 }
 
 func (k realClock) frequency(t *testing.T) {
-	k.must(guard.Fix{Frequency: 200})
+	k.must(guard.Fix{Frequency: 400})
 	time.Sleep(time.Second) // the part of a slew that is under way goes on to the end of its second
 	before, since := ahead(), Mono()
 	time.Sleep(2 * time.Second)
-	if rate := float64(ahead()-before) / float64(Mono()-since) * 1e6; math.Abs(rate-200) > 20 {
-		t.Errorf("made faster by 200 ppm: %.1f ppm", rate)
+	if rate := float64(ahead()-before) / float64(Mono()-since) * 1e6; math.Abs(rate-400) > 50 {
+		t.Errorf("made faster by 400 ppm: %.1f ppm", rate)
 	}
-	if seen := k.Fix(guard.Fix{Before: 100}); seen.Err == nil || k.Look().Frequency != 200 {
+	if seen := k.Fix(guard.Fix{Before: 100}); seen.Err == nil || k.Look().Frequency != 400 {
 		t.Errorf("a frequency that was not left so: %+v", seen)
 	}
-	k.must(guard.Fix{Before: 200})
+	k.must(guard.Fix{Before: 400})
 }
 
 // errorGrows to where the kernel itself calls its clock unsynchronised.
@@ -139,9 +143,17 @@ func (k realClock) leap(t *testing.T) {
 	k.must(guard.Fix{Sync: true})
 }
 
-// ahead is how far the clock has got ahead of one that nobody corrects.
+// ahead is how far the clock has got ahead of one that nobody corrects, by the
+// reading that was disturbed least.
 func ahead() time.Duration {
-	a := read(unix.CLOCK_MONOTONIC_RAW)
-	now := read(unix.CLOCK_REALTIME)
-	return now - (a+read(unix.CLOCK_MONOTONIC_RAW))/2
+	best, of := time.Hour, time.Duration(0)
+	for range 20 {
+		a := read(unix.CLOCK_MONOTONIC_RAW)
+		now := read(unix.CLOCK_REALTIME)
+		b := read(unix.CLOCK_MONOTONIC_RAW)
+		if b-a < best {
+			best, of = b-a, now-a-(b-a)/2
+		}
+	}
+	return of
 }
