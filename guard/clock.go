@@ -66,7 +66,8 @@ func (g *Guard) correct(freq float64) {
 		fix.Step, fix.Error, fix.Sync = c.offset, c.distance, true
 	default:
 		c.stepAllowed = false
-		fix.Slew = min(max(c.offset, -slewMost), slewMost)
+		rest := c.offset - c.steer.Coming(g.now.Mono, g.nextSecond(g.now))
+		fix.Slew = min(max(rest, -slewMost), slewMost)
 		fix.Over = over(fix.Slew)
 		fix.Sync = fix.Error < unsyncAt
 	}

@@ -97,16 +97,21 @@ func (g *Guard) learn(res selection.Result, from []*server) servo.Estimate {
 	return est
 }
 
-// steered tells the servo of a correction that was made. The kernel begins a
-// slew with the next second of its clock, the virtual clock at once.
+// steered tells the servo of a correction that was made.
 func (g *Guard) steered(at Instant, fix Fix, made time.Duration) {
-	st, first := &g.clock.steer, at.Mono
-	if !g.conf.Observe {
-		first += time.Second - time.Duration(at.Wall.Nanosecond())
-	}
+	st := &g.clock.steer
 	st.Step(made)
-	st.Steer(at.Mono, servo.Slew{Phase: fix.Slew.Seconds(), First: first, Constant: fix.Over}, (fix.Frequency-st.base)/ppm)
+	st.Steer(at.Mono, servo.Slew{Phase: fix.Slew.Seconds(), First: g.nextSecond(at), Constant: fix.Over}, (fix.Frequency-st.base)/ppm)
 	g.clock.frequency, st.since = fix.Frequency, at.Mono
+}
+
+// nextSecond is when the kernel begins a slew that it is given at a time. The
+// virtual clock begins at once.
+func (g *Guard) nextSecond(at Instant) time.Duration {
+	if g.conf.Observe {
+		return at.Mono
+	}
+	return at.Mono + time.Second - time.Duration(at.Wall.Nanosecond())
 }
 
 // bearable is an uncertainty that hardly shows: it is no more than a sync is

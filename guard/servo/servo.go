@@ -200,8 +200,17 @@ func (s *Servo) NewWays() {
 	}
 }
 
-// Step tells that the disciplined clock was set forward.
-func (s *Servo) Step(by time.Duration) { s.course.stepped += by }
+// Step tells that the disciplined clock was set forward, which ends a slew.
+func (s *Servo) Step(by time.Duration) {
+	s.course.stepped += by
+	s.course.cut = s.course.cut || by != 0
+}
+
+// Coming is what a slew that is under way still does until the next second,
+// whatever is asked for now.
+func (s *Servo) Coming(at, next time.Duration) time.Duration {
+	return seconds(s.course.coming(at.Seconds(), next.Seconds()))
+}
 
 // Steer tells that from a time on the disciplined clock is slewed forward by a
 // phase, in place of what was left of the one before, and made faster by freq.
