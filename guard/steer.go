@@ -24,6 +24,7 @@ type steering struct {
 	found bool          // the kernel's frequency at start was read
 	base  float64       // ppm that the system clock has already, below the clock that the servo disciplines
 	lost  bool          // the phase has to be taken from the next vote as it is
+	odd   int           // syncs in a row that were not as foretold
 	since time.Duration // when the frequency was set last
 }
 
@@ -84,9 +85,11 @@ func (g *Guard) learn(res selection.Result, from []*server) servo.Estimate {
 	offset := res.Offset - g.virtual(now)
 	foretold := st.Estimate(now)
 	possible := float64(res.Error) + doubt*float64(foretold.Sigma) + bend*float64(now-g.clock.lastAgreed)
-	if st.lost || math.Abs(float64(foretold.Offset-offset)) > possible {
-		st.Restart(readings[0].At, offset, res.Error)
-		st.lost = false
+	switch surprising := math.Abs(float64(foretold.Offset-offset)) > possible; {
+	case st.lost || surprising:
+		g.startAnew(readings[0].At, offset, res.Error, surprising && !st.lost)
+	default:
+		st.odd = 0
 	}
 	st.Observe(readings)
 	est := st.Estimate(now)
@@ -95,6 +98,22 @@ func (g *Guard) learn(res selection.Result, from []*server) servo.Estimate {
 		est = st.Estimate(now)
 	}
 	return est
+}
+
+// startAnew takes the phase as the vote has it. What was not foretold once is a
+// pause, or a step; asking soon shows whether it was. Twice, the frequency is another one.
+func (g *Guard) startAnew(at, offset, sigma time.Duration, surprised bool) {
+	st := &g.clock.steer
+	st.Restart(at, offset, sigma)
+	st.lost = false
+	if !surprised {
+		st.odd = 0
+		return
+	}
+	g.round.interval = g.conf.PollMin
+	if st.odd++; st.odd > 1 {
+		st.Doubt()
+	}
 }
 
 // steered tells the servo of a correction that was made.

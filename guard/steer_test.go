@@ -149,3 +149,18 @@ func TestPollGrows(t *testing.T) {
 		t.Errorf("a restless clock is looked at every %s", i)
 	}
 }
+
+// TestAnotherCrystal: a virtual machine that moved has another crystal, off by more
+// than one can change. That the clock surprises again and again is not taken for
+// that many pauses.
+func TestAnotherCrystal(t *testing.T) {
+	w := newIdeal(t, nil)
+	w.drift = 20
+	w.start(time.Hour)
+	w.drift = 140
+	w.run(time.Hour)
+	w.wantSteered("on another host", 0.5)
+	if w.truth.Abs() > time.Millisecond {
+		t.Errorf("the clock is behind by %s", w.truth)
+	}
+}

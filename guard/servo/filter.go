@@ -81,10 +81,19 @@ const least = 1e-30
 // restart sets the phase, and that nothing else is known to go with it.
 func (f *filter) restart(to, sigma float64) {
 	f.x[phase] = to
-	for i := range f.x {
-		f.p[i*len(f.x)+phase], f.p[phase*len(f.x)+i] = 0, 0
+	f.alone(phase, sigma)
+}
+
+// doubt makes nothing known of how good the frequency is.
+func (f *filter) doubt() { f.alone(freq, UnknownFreq) }
+
+// alone gives a state another deviation, and that nothing else is known to go with it.
+func (f *filter) alone(state int, sigma float64) {
+	n := len(f.x)
+	for i := range n {
+		f.p[i*n+state], f.p[state*n+i] = 0, 0
 	}
-	f.p[0] = sigma * sigma
+	f.p[state*n+state] = sigma * sigma
 }
 
 // grow adds a server whose bias is not known but for its deviation.

@@ -193,6 +193,13 @@ func (s *Servo) Restart(at, offset, sigma time.Duration) {
 	}
 }
 
+// Doubt keeps the frequency as a guess alone: as if nothing was known of the crystal.
+func (s *Servo) Doubt() {
+	for _, m := range s.bank.models {
+		m.doubt()
+	}
+}
+
 // NewWays forgets what was learnt of the ways to the servers: the network is another one.
 func (s *Servo) NewWays() {
 	for len(s.ways) > 0 {
