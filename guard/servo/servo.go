@@ -19,6 +19,7 @@ const (
 	maxReading = time.Hour // from where the phase is known to be: beyond it a Restart is due
 	maxPause   = 1e8       // s: three years without a reading
 	slewError  = 0.01      // of a slew: a kernel that sleeps notices its seconds late, 0.7 % was seen
+	queueLasts = 3600      // s: about as long somebody sends or fetches much
 )
 
 // Reading is one sample of a server that a vote found to tell the truth.
@@ -44,6 +45,7 @@ type Servo struct {
 	origin time.Duration // what phases are relative to, so that they are small numbers
 	at     float64       // s, monotonic: the time of the filters
 	course course
+	queue  float64 // s, monotonic: since when all ways have a queue; 0: they have none
 	begun  bool
 }
 
@@ -82,6 +84,7 @@ func (s *Servo) Observe(readings []Reading) {
 	for _, r := range readings {
 		s.way(r).learn(r.Delay.Seconds(), s.at)
 	}
+	queued := s.queued(readings)
 	s.bank.mix()
 	likely := make([]float64, len(s.bank.models))
 	for _, r := range readings {
@@ -93,10 +96,38 @@ func (s *Servo) Observe(readings []Reading) {
 		i := s.index(r.Server)
 		for k, m := range s.bank.models {
 			sigma := m.noise(s.ways[i], r.Delay.Seconds())
-			likely[k] += m.update(firstBias+i, z.Seconds()+s.course.ahead(r.At.Seconds()), sigma*sigma)
+			likely[k] += m.update(firstBias+i, z.Seconds()+s.course.ahead(r.At.Seconds()), sigma*sigma+queued)
 		}
 	}
 	s.bank.weigh(likely)
+}
+
+// queued is the variance that a queue which every reading of a round met adds to
+// each: on the line that the ways share, it errs all of them alike, and so do the
+// rounds that come while it lasts. Averaging takes nothing of it away. What lasts
+// too long for a queue are other ways.
+func (s *Servo) queued(readings []Reading) float64 {
+	common, at := math.Inf(1), readings[0].At.Seconds()
+	for _, r := range readings {
+		w := s.ways[s.index(r.Server)]
+		common = min(common, r.Delay.Seconds()-2*w.typical()+w.least())
+	}
+	switch {
+	case common <= 0:
+		s.queue = 0
+		return 0
+	case s.queue == 0:
+		s.queue = at
+	case at-s.queue > 2*queueLasts:
+		s.queue = 0
+		s.NewWays()
+		for _, r := range readings {
+			s.way(r).learn(r.Delay.Seconds(), s.at)
+		}
+		return 0
+	}
+	every := max(at-s.at, 1)
+	return common * common / 12 * float64(len(readings)) * max(queueLasts/every, 1)
 }
 
 // pass lets the filters' time go on; it never runs back.

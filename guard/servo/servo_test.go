@@ -59,6 +59,44 @@ func TestRestartKeepsTheFrequency(t *testing.T) {
 	}
 }
 
+// TestQueueThatAllMeet: a queue of 80 ms rises for an hour on the line that all ways
+// share. A clock that lost its way by the half of it would be off by 40 ms.
+func TestQueueThatAllMeet(t *testing.T) {
+	uplink := func(c *clockSim, _ int) (there, back float64) {
+		there, back = queued(1e-2, 1e-3)(c, 0)
+		return there + 80e-3*float64(max(c.round%180-120, 0))/60, back
+	}
+	for seed := range uint64(20) {
+		c := newClockSim(path{delay: uplink, wander: 1e-9}, seed)
+		if rms := c.run(newSteered(), 12*time.Hour, time.Hour); rms > 1.5e-3 {
+			t.Errorf("seed %d: %.6f s RMS", seed, rms)
+		}
+	}
+}
+
+// TestLongerWays: delays that stay longer are no queue, and are learnt from again,
+// even where few readings are taken.
+func TestLongerWays(t *testing.T) {
+	c := newClockSim(path{delay: queued(1e-2, 1e-3), wander: 1e-9}, 1)
+	loop, now := newSteered(), 6*time.Hour
+	c.run(loop, now, 0)
+	c.path.delay = queued(6e-2, 1e-3)
+	for range 12 {
+		slew, freq := loop.round(now, c.readings(now))
+		c.pending, c.freq = slew.Seconds(), freq
+		for range 1024 {
+			c.second()
+			now += time.Second
+		}
+	}
+	if len(loop.ways[0].delays) > 10 {
+		t.Errorf("%d delays are kept: most of them of the ways before", len(loop.ways[0].delays))
+	}
+	if e := loop.Estimate(now); e.Sigma > 3*time.Millisecond || math.Abs(c.behind) > 1e-3 {
+		t.Errorf("the clock is behind by %.6f s, the estimate is %+v", c.behind, e)
+	}
+}
+
 // TestManyServers: the one that was not heard of for longest makes room.
 func TestManyServers(t *testing.T) {
 	s := New(0, UnknownFreq, 0)

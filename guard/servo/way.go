@@ -51,5 +51,6 @@ func byExcess(w *way, delay float64) float64 {
 func bySpread(w *way, delay float64) float64 {
 	n := float64(len(w.delays))
 	spread := max((w.quantile(3, 4)-w.quantile(1, 4))/1.349, w.least()/4/n)
-	return math.Hypot(granularity, max(spread, (delay-w.least())/8)/2)
+	queue := max(delay-w.typical()-3*spread, 0)
+	return math.Hypot(granularity, math.Hypot(max(spread, (delay-w.least())/8)/2, queue/math.Sqrt(12)))
 }
