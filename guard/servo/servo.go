@@ -12,8 +12,8 @@ const (
 	MaxFreq = 500e-6
 
 	// UnknownFreq is the deviation of a frequency that nothing is known of, s/s:
-	// most crystals are within twice that.
-	UnknownFreq = 50e-6
+	// nine in ten crystals are within twice that.
+	UnknownFreq = 30e-6
 
 	maxServers = 16
 	maxReading = time.Hour // from where the phase is known to be: beyond it a Restart is due

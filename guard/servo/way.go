@@ -41,7 +41,7 @@ type noise func(w *way, delay float64) float64
 // least of few delays is not the least there is.
 func byExcess(w *way, delay float64) float64 {
 	n := float64(len(w.delays))
-	unsure := max(w.typical()-w.least(), w.least()/n) / math.Sqrt(n)
+	unsure := max(w.typical()-w.least(), w.least()/2/n) / math.Sqrt(n)
 	return math.Hypot(granularity, (max(delay-w.least(), 0)+unsure)/math.Sqrt(12))
 }
 
