@@ -24,7 +24,8 @@ type conn struct {
 	clock   func() reading
 	sent    reading
 	read    reading
-	arrived time.Time // by the kernel's stamp where it is plausible
+	left    time.Time // both by the kernel's stamps where they are plausible
+	arrived time.Time
 	answer  [headerLen]byte
 	strays  int
 	icmp    error
@@ -69,7 +70,8 @@ func (c *conn) Write(b []byte) (int, error) {
 // Read returns the first datagram that answers the request, for the library:
 // the header alone, since no extension field and no MAC was asked for.
 func (c *conn) Read(b []byte) (int, error) {
-	buf, oob := make([]byte, longest+1), make([]byte, 64)
+	buf, oob := make([]byte, longest+1), make([]byte, 256)
+	defer func() { c.leave(departure(c.udp)) }()
 	for c.strays <= patience {
 		n, oobn, _, _, err := c.udp.ReadMsgUDPAddrPort(buf, oob)
 		if err == nil {
@@ -118,7 +120,8 @@ func (c *conn) hand(b []byte) int {
 func (c *conn) time() time.Time {
 	if c.sent.wall.IsZero() {
 		c.sent = c.clock()
-		return c.sent.wall
+		c.left = c.sent.wall
+		return c.left
 	}
 	return c.arrived
 }

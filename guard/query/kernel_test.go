@@ -108,6 +108,9 @@ func TestAForgedErrorEndsNothing(t *testing.T) {
 	if _, err := a.measure(wire{c}, c, to); err != nil {
 		t.Error(err)
 	}
+	if !c.left.After(c.sent.wall) {
+		t.Error("the stamp of the query was lost to the forged error")
+	}
 	if !errors.Is(c.icmp, unix.ECONNREFUSED) {
 		t.Errorf("the forged error did not arrive: %v", c.icmp)
 	}

@@ -24,19 +24,19 @@ var (
 
 // sample makes a sample of an answer that was checked.
 func (a *Asker) sample(c *conn, r *ntp.Response, to netip.AddrPort) (selection.Sample, error) {
-	elapsed := c.read.mono - c.sent.mono
+	elapsed, waited := c.read.mono-c.sent.mono, c.left.Sub(c.sent.wall) // the library knows of sent alone
 	precision := min(max(r.Precision, 1), time.Second)
 	switch {
 	case (c.read.wall.Sub(c.sent.wall) - elapsed).Abs() > noStep+c.sent.spread+c.read.spread:
 		return selection.Sample{}, errStepped
-	case held(c.answer[:]) > c.arrived.Sub(c.sent.wall)+precision+ownPrecision:
+	case held(c.answer[:]) > c.arrived.Sub(c.left)+precision+ownPrecision:
 		return selection.Sample{}, errHeld
 	}
 	return selection.Sample{
 		Server:     to,
 		At:         c.read.mono - c.read.wall.Sub(c.arrived),
-		Offset:     a.unfold(c.arrived, r.ClockOffset),
-		Delay:      r.RTT,
+		Offset:     a.unfold(c.arrived, r.ClockOffset-waited/2),
+		Delay:      max(r.RTT-waited, 0),
 		Dispersion: precision + ownPrecision + elapsed*drift/1_000_000,
 		RootDelay:  r.RootDelay,
 		RootDisp:   r.RootDispersion,

@@ -24,6 +24,7 @@ type paper struct {
 	net.Conn
 	c          *conn
 	sent, read reading
+	left       time.Time // by the kernel; zero: no stamp came
 	kernel     time.Time
 	floor      time.Time
 	datagram   []byte
@@ -51,6 +52,7 @@ func (p *paper) Read(b []byte) (int, error) {
 	if err := p.c.take(p.datagram, p.kernel); err != nil {
 		return 0, err
 	}
+	p.c.leave(p.left)
 	return p.c.hand(b), nil
 }
 
