@@ -54,7 +54,7 @@ func serve(ctx context.Context, load func() (guard.Config, error), stderr io.Wri
 	clock := sysclock.New(sysclock.Kernel, built())
 	parts := daemon.Parts{
 		Asker: &query.Asker{Now: sysclock.Mono, Floor: built()}, Resolver: &resolve.Resolver{Now: sysclock.Mono},
-		Clock: clock, Journal: journal.New(stderr), Now: sysclock.Now, Load: load,
+		Clock: clock, Jumps: sysclock.Jumps{}, Journal: journal.New(stderr), Now: sysclock.Now, Load: load,
 		Build: built(), Version: version(), Watchdog: journal.Watchdog(),
 	}
 	if c.Observe {

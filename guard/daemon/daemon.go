@@ -27,6 +27,7 @@ type Parts struct {
 	Asker     Asker
 	Resolver  Resolver
 	Clock     Clock
+	Jumps     Jumps
 	Ledger    Ledger
 	Journal   Journal
 
@@ -92,6 +93,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	group.Go(func() error { return d.recorder.Run(run) })
 	group.Go(func() error { return named("watch shield", d.parts.Shield.Watch(run, d.kernel.lost)) })
 	group.Go(func() error { return d.watchHost(run) })
+	group.Go(func() error {
+		return named("watch clock", d.parts.Jumps.Watch(run, func() { d.emit(guard.Woke{}) }))
+	})
 	group.Go(func() error { return d.rereadHost(run) })
 	group.Go(func() error {
 		err := d.loop(ctx, run)

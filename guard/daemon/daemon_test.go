@@ -28,12 +28,14 @@ type fake struct {
 	told    chan string // sd_notify states
 	lost    func(string)
 	changed func()
+	jumped  chan func()
+	ahead   time.Duration // of the wall clock
 	conf    guard.Config
 	confErr error
 }
 
 func newFake() *fake {
-	return &fake{fail: map[string]error{}, told: make(chan string, 1024), conf: testConfig()}
+	return &fake{fail: map[string]error{}, told: make(chan string, 1024), jumped: make(chan func(), 1), conf: testConfig()}
 }
 
 func testConfig() guard.Config {
@@ -85,6 +87,7 @@ type (
 	fakeAddrs  struct{ *fake }
 	fakeFacts  struct{ *fake }
 	fakeLedger struct{ *fake }
+	fakeJumps  struct{ *fake }
 	fakeRest   struct{ *fake }
 )
 
@@ -120,6 +123,12 @@ func (f fakeFacts) Watch(ctx context.Context, changed func()) error {
 	f.mu.Unlock()
 	<-ctx.Done()
 	return nil
+}
+
+func (f fakeJumps) Watch(ctx context.Context, jumped func()) error {
+	f.jumped <- jumped
+	<-ctx.Done()
+	return f.fail["watch clock"]
 }
 
 func (f fakeLedger) Load() (guard.Snapshot, error) { return guard.Snapshot{}, f.call("load") }
@@ -168,12 +177,21 @@ func now() guard.Instant {
 	return guard.Instant{Mono: d, Boot: d, Wall: time.Now()}
 }
 
+// now shows a wall clock that a test may have set.
+func (f *fake) now() guard.Instant {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at := now()
+	at.Wall = at.Wall.Add(f.ahead)
+	return at
+}
+
 // run starts a daemon of fakes; the returned function stops it in order and
 // gives its error.
 func run(t *testing.T, f *fake) (*Daemon, func() error) {
 	t.Helper()
-	d := New(Parts{Shield: f, Addresses: fakeAddrs{f}, Facts: fakeFacts{f}, Asker: fakeRest{f}, Resolver: fakeRest{f}, Clock: fakeRest{f},
-		Ledger: fakeLedger{f}, Journal: fakeRest{f}, Now: now, Load: func() (guard.Config, error) { return f.conf, f.confErr }, Version: "test",
+	d := New(Parts{Shield: f, Addresses: fakeAddrs{f}, Facts: fakeFacts{f}, Asker: fakeRest{f}, Resolver: fakeRest{f}, Clock: fakeRest{f}, Jumps: fakeJumps{f},
+		Ledger: fakeLedger{f}, Journal: fakeRest{f}, Now: f.now, Load: func() (guard.Config, error) { return f.conf, f.confErr }, Version: "test",
 		Watchdog: 30 * time.Millisecond}, f.conf)
 	ctx, cancel := context.WithCancel(context.Background())
 	end := make(chan error, 1)
@@ -238,6 +256,47 @@ func TestSyncsAndStopsInOrder(t *testing.T) {
 	}
 	if _, _, err := d.Status(context.Background()); !errors.Is(err, errStopped) {
 		t.Errorf("status after the stop: %v", err)
+	}
+}
+
+// TestAJumpIsHandledAtOnce: the loop has nothing to do until the next sync.
+func TestAJumpIsHandledAtOnce(t *testing.T) {
+	f := newFake()
+	d, stop := run(t, f)
+	await(t, f, "STATUS=synchronised")
+	f.mu.Lock()
+	f.ahead = time.Hour
+	f.mu.Unlock()
+	(<-f.jumped)()
+	for {
+		_, changed, err := d.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.mu.Lock()
+		said := slices.ContainsFunc(f.notes, func(s string) bool { return strings.HasPrefix(s, "the clock was stepped by 1h0m0s by another program") })
+		f.mu.Unlock()
+		if said {
+			break
+		}
+		select {
+		case <-changed:
+		case <-time.After(5 * time.Second):
+			t.Fatalf("nothing was said of the jump: %q", f.notes)
+		}
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAWatchThatFailsIsNamed(t *testing.T) {
+	f := newFake()
+	f.fail["watch clock"] = errors.New("no timers here")
+	_, stop := run(t, f)
+	await(t, f, "READY=1")
+	if err := stop(); err == nil || err.Error() != "watch clock: no timers here" {
+		t.Error(err)
 	}
 }
 

@@ -69,6 +69,13 @@ type Clock interface {
 	Fix(fix guard.Fix) guard.ClockSeen
 }
 
+// Jumps tells of jumps of the clock (package sysclock).
+type Jumps interface {
+	// Watch calls jumped after every jump and after a resume; ours may be among
+	// them. It returns when ctx is done.
+	Watch(ctx context.Context, jumped func()) error
+}
+
 // Ledger remembers across restarts (package ledger).
 type Ledger interface {
 	Load() (guard.Snapshot, error)

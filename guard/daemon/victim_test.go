@@ -50,7 +50,7 @@ func victim(dir, call string) int {
 	parts := daemon.Parts{
 		Shield: countedShield{table, k}, Addresses: countedAddresses{stack, k}, Facts: countedFacts{stack, k},
 		Asker: countedAsker{&query.Asker{Now: sysclock.Mono}, k}, Resolver: countedResolver{&resolve.Resolver{Now: sysclock.Mono}, k},
-		Ledger: countedLedger{book, k}, Clock: sysclock.Observer{Clock: sysclock.New(sysclock.Kernel, time.Time{})}, Journal: journal.New(os.Stderr), Now: sysclock.Now,
+		Ledger: countedLedger{book, k}, Clock: sysclock.Observer{Clock: sysclock.New(sysclock.Kernel, time.Time{})}, Jumps: sysclock.Jumps{}, Journal: journal.New(os.Stderr), Now: sysclock.Now,
 	}
 	_, _ = rand.Read(parts.Seed[:]) // never fails (crypto/rand)
 	d := daemon.New(parts, guard.Config{
