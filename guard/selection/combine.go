@@ -5,19 +5,20 @@ import (
 	"time"
 )
 
-// combine fills in the outcome of a vote that was won.
-func combine(res *Result, selected []ballot, usable int, low, high time.Duration) {
-	offset := weigh(selected, low)
+// combine fills in the outcome of a vote that was won: the offset is that of the
+// survivors, the error is as large as all truechimers leave it.
+func combine(res *Result, chimers, survivors []ballot, usable int, low, high time.Duration) {
+	offset := weigh(survivors, low)
 	res.Offset = min(max(offset, low), high)
-	res.Error = reach(selected, usable, res.Offset)
+	res.Error = reach(chimers, usable, res.Offset)
 	leaps, best := [3]int{}, uint8(15)
-	for _, b := range selected {
+	for _, b := range chimers {
 		leaps[b.sample.Leap]++
 		best = min(best, b.sample.Stratum)
 	}
 	res.Stratum = best + 1
 	for leap, n := range leaps {
-		if 2*n > len(selected) {
+		if 2*n > len(chimers) {
 			res.Leap = uint8(leap)
 		}
 	}

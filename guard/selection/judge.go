@@ -10,6 +10,9 @@ const (
 	minHalfWidth = 500 * time.Microsecond    // a tiny claimed distance buys no more trust than this
 	maxOffset    = 1 << 62 * time.Nanosecond // 146 years: beyond it a step of the clock is no more a Duration
 	driftPPM     = 15                        // by which a sample's error grows with its age (RFC 5905, PHI)
+
+	leastCombined = 3 // RFC 5905, NMIN: so few are combined whatever is between them
+	farApart      = 3 // times the spread of the others: no chance any more
 )
 
 // State is what became of a server in one judgement.
@@ -19,6 +22,7 @@ const (
 	Unusable    State = iota // its sample cannot take part
 	Falseticker              // outside the interval that a majority agrees on
 	Selected                 // a truechimer: part of the combined offset
+	Apart                    // a truechimer that is far from where the others are close together: not combined
 	Undecided                // usable, but too few agree: nobody can say who is right
 )
 
@@ -64,14 +68,15 @@ func Judge(cands []Candidate, minAgree int) Result {
 	}
 	low, high, votes := intersect(ballots)
 	if why := lost(votes, len(ballots), minAgree); why != "" {
-		res.Reason = why
+		res.Reason = why + sides(ballots)
 		for _, b := range ballots {
 			res.Verdicts[b.index] = Verdict{Undecided, why}
 		}
 		return res
 	}
 	res.Agreed = true
-	combine(&res, split(&res, ballots, low, high, votes), len(ballots), low, high)
+	chimers, usable := split(&res, ballots, low, high, votes), len(ballots)
+	combine(&res, chimers, cluster(&res, chimers, max(minAgree, leastCombined, usable/2+1)), usable, low, high)
 	return res
 }
 

@@ -3,6 +3,7 @@ package selection
 import (
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,6 +75,10 @@ func server(t *testing.T, fields string) Candidate {
 		switch key {
 		case "stratum":
 			_, err = fmt.Sscan(value, &s.Stratum)
+		case "at":
+			var a netip.Addr
+			a, err = netip.ParseAddr(value)
+			s.Server = netip.AddrPortFrom(a, 123)
 		case "leap":
 			_, err = fmt.Sscan(value, &s.Leap)
 		default:
@@ -99,7 +104,7 @@ func show(res Result) string {
 		fmt.Fprintf(&out, "nothing moves: %s\n", res.Reason)
 	}
 	for _, v := range res.Verdicts {
-		name := map[State]string{Unusable: "unusable", Falseticker: "falseticker", Selected: "selected", Undecided: "undecided"}[v.State]
+		name := map[State]string{Unusable: "unusable", Falseticker: "falseticker", Selected: "selected", Apart: "apart", Undecided: "undecided"}[v.State]
 		fmt.Fprintln(&out, strings.TrimSpace("  "+name+" "+v.Reason))
 	}
 	return out.String()

@@ -136,7 +136,7 @@ func check(t *testing.T, cands []Candidate, minAgree int, res Result) {
 		t.Errorf("%d verdicts of %d candidates", len(res.Verdicts), len(cands))
 	case !res.Agreed && (res.Reason == "" || count[Selected]+count[Falseticker] > 0 || res.Offset != 0):
 		t.Errorf("no agreement, but %+v", res)
-	case res.Agreed && (res.Reason != "" || count[Undecided] > 0 || count[Selected] < minAgree || count[Selected] <= count[Falseticker]):
+	case res.Agreed && (res.Reason != "" || count[Undecided] > 0 || count[Selected] < minAgree || count[Selected] <= count[Falseticker]+count[Apart]):
 		t.Errorf("agreed, but %+v", res)
 	case res.Agreed && (res.Error < minHalfWidth || res.Error > 4*maxDistance || res.Stratum < 2 || res.Stratum > 16 || res.Leap > 2):
 		t.Errorf("out of range: %+v", res)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -81,8 +82,41 @@ func split(res *Result, ballots []ballot, low, high time.Duration, votes int) []
 		res.Verdicts[b.index] = Verdict{State: Selected}
 		selected = append(selected, b)
 	}
-	slices.SortFunc(selected, func(a, b ballot) int {
-		return cmp.Or(cmp.Compare(a.low, b.low), cmp.Compare(a.high, b.high))
-	})
+	slices.SortFunc(selected, byValue)
 	return selected
+}
+
+func byValue(a, b ballot) int { return cmp.Or(cmp.Compare(a.low, b.low), cmp.Compare(a.high, b.high)) }
+
+// sides names who is against whom in a vote that nobody won, by address: the
+// largest group first, then the largest of the rest. One server is on no side.
+func sides(ballots []ballot) string {
+	var out []string
+	rest := slices.SortedFunc(slices.Values(ballots), byValue)
+	for n := len(rest); len(rest) > 0; {
+		point, _, _ := intersect(rest) // which the most of them hold
+		var names []string
+		rest = slices.DeleteFunc(rest, func(b ballot) bool {
+			with := b.low <= point && b.high >= point
+			if with {
+				names = append(names, b.name())
+			}
+			return with
+		})
+		slices.Sort(names)
+		if out = append(out, strings.Join(names, ", ")); len(names) == n {
+			return ""
+		}
+	}
+	if len(out) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(out, " against ")
+}
+
+func (b ballot) name() string {
+	if a := b.sample.Server.Addr(); a.IsValid() {
+		return a.String()
+	}
+	return fmt.Sprintf("%+.3f s", b.sample.Offset.Seconds())
 }
