@@ -53,7 +53,7 @@ func (g *Guard) serverStatus() []ServerStatus {
 	for _, s := range g.chosenOnes() {
 		state, reason := g.serverState(s)
 		line := ServerStatus{
-			Address: s.addr.Addr().String(), Name: s.name, Pool: s.pool, State: state, Reason: reason,
+			Address: s.addr.Addr().String(), Name: s.name, Pool: s.pool, State: state, Letter: g.letter(s, state), Reason: reason,
 			Reach: s.reach, Poll: max(g.round.interval, pollOf(s)).Seconds(), Verdict: "clean",
 		}
 		if s.sampled {

@@ -35,6 +35,7 @@ type ServerStatus struct {
 	Name    string  `json:"name"`
 	Pool    string  `json:"pool"`
 	State   string  `json:"state"` // selected, candidate, falseticker, unreachable, denied, leaky or new
+	Letter  string  `json:"letter"` // the state in one: * - W d M x ? ! n L, see Letters
 	Reason  string  `json:"reason"`
 	Offset  float64 `json:"offset_s"`
 	Delay   float64 `json:"delay_s"`

@@ -57,7 +57,7 @@ func serving(t *testing.T, socket string) *fixed {
 	f := &fixed{status: guard.Status{
 		Version: "1", Synchronized: true,
 		Clock:     guard.ClockStatus{Mode: "observe", Offset: -0.000125, RootDistance: 0.02, Stratum: 3, Leap: "normal", LastSync: &asked},
-		Servers:   []guard.ServerStatus{{Address: "2001:db8:101::1", Pool: "p", State: "falseticker", Reason: "offset +3600 s", Reach: 0o377, Poll: 64, Verdict: "clean"}},
+		Servers:   []guard.ServerStatus{{Address: "2001:db8:101::1", Pool: "p", State: "falseticker", Letter: "x", Reason: "offset +3600 s", Reach: 0o377, Poll: 64, Verdict: "clean"}},
 		Exposures: []guard.ExposureStatus{{Address: "2001:db8:1::a7", Kind: "throw-away", Interface: "eth0", Server: "2001:db8:101::1", AskedAt: &asked, Probes: 9}}, ExposureCount: 1,
 		Neighbourhoods: []guard.HoodStatus{{Prefix: "2001:db8:101::/48", Server: "2001:db8:101::1", Until: asked}},
 		Shield:         guard.ShieldStatus{State: "disarmed", Table: "inet ntpveil", Preset: "workstation", Reason: "by an admin"},
@@ -141,7 +141,7 @@ func TestStatusContract(t *testing.T) {
 	for path, keys := range map[string]string{
 		"":               "version synchronized clock servers exposures neighbourhoods shield weaknesses exposure_count",
 		"clock":          "mode offset_s frequency_ppm root_distance_s stratum leap last_sync next_sync",
-		"servers":        "address name pool state reason offset_s delay_s stratum reach poll_s nts verdict",
+		"servers":        "address name pool state letter reason offset_s delay_s stratum reach poll_s nts verdict",
 		"exposures":      "address interface kind server asked_at guarded_until exists_until probes",
 		"neighbourhoods": "prefix server until dropped",
 		"shield":         "state table preset",
@@ -167,7 +167,7 @@ func TestScreens(t *testing.T) {
 	f := serving(t, socket)
 	for args, want := range map[string][]string{
 		"status":          {"Synchronised: yes", "observe, offset -0.000125 s", "disarmed: by an admin", "shield-disarmed: the shield drops nothing"},
-		"servers -v":      {"x falseticker", "x  2001:db8:101::1", "377", "offset +3600 s"},
+		"servers -v":      {"x  falseticker", "x  2001:db8:101::1", "377", "offset +3600 s"},
 		"exposures":       {"2001:db8:1::a7", "throw-away", "2026-11-01 12:00:00 UTC", "9"},
 		"disarm --for 1h": {"nothing for 1h0m0s"},
 		"waitsync":        {""},

@@ -50,7 +50,7 @@ func serversCmd(o *options) *cobra.Command {
 				return printJSON(cmd.OutOrStdout(), s.Servers)
 			}
 			if verbose {
-				if _, err := io.WriteString(cmd.OutOrStdout(), legend); err != nil {
+				if _, err := io.WriteString(cmd.OutOrStdout(), legend()); err != nil {
 					return err
 				}
 			}
@@ -129,19 +129,23 @@ func printStatus(w io.Writer, s *guard.Status) error {
 	return nil
 }
 
-const legend = `S  * selected  + candidate  x falseticker  ? unreachable  ! denied  L leaky  n new
-Reach is the last eight polls in octal, as chronyc prints it: 377 is all answered.
+// legend explains the columns.
+func legend() string {
+	var b strings.Builder
+	for _, l := range guard.Letters {
+		fmt.Fprintf(&b, "%s  %s\n", l.Letter, l.Text)
+	}
+	return b.String() + `Reach is the last eight polls in octal, as chronyc prints it: 377 is all answered.
 A positive offset means that the server is ahead of this clock.
 
 `
-
-var letters = map[string]string{"selected": "*", "candidate": "+", "falseticker": "x", "unreachable": "?", "denied": "!", "leaky": "L", "new": "n"}
+}
 
 func printServers(w io.Writer, s *guard.Status) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "S\tServer\tStratum\tPoll\tReach\tOffset\tDelay\tVerdict\tWhy")
 	for _, x := range s.Servers {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%o\t%+.6f\t%.6f\t%s\t%s\n", letters[x.State], x.Address, x.Stratum,
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%o\t%+.6f\t%.6f\t%s\t%s\n", x.Letter, x.Address, x.Stratum,
 			time.Duration(x.Poll*float64(time.Second)).Round(time.Second), x.Reach, x.Offset, x.Delay, x.Verdict, x.Reason)
 	}
 	return t.Flush()
