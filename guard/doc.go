@@ -36,7 +36,8 @@
 // # Files, one a noun
 //
 //	guard.go    Step, time, keys             names.go    pools and configured names
-//	servers.go  places, buckets, kisses      address.go  throw-away addresses
+//	servers.go  places, buckets, kisses      replace.go  who loses a place
+//	address.go  throw-away addresses         letters.go  states of a server
 //	query.go    one exchange                 gate.go     the pass: promise 1
 //	hoods.go    neighbourhoods               shield.go   the kernel's part of the plan
 //	round.go    when to sync, the vote       clock.go    the correction and its limits

@@ -27,6 +27,7 @@ type ideal struct {
 
 	silent   map[netip.Addr]bool
 	kiss     map[netip.Addr]string
+	tell     func(to netip.Addr, s *selection.Sample) // what a server makes of the truth
 	dns      map[string][]netip.Addr
 	fixErr   error       // of every correction
 	clock    ClockRecord // the last one
@@ -35,6 +36,7 @@ type ideal struct {
 	diskErr  error
 	begun    map[Key]bool
 	asked    map[netip.Addr]int
+	lookups  int
 	fixes    []Fix
 	replies  []Reply
 	notes    []string
@@ -157,6 +159,7 @@ func (w *ideal) next() Event {
 	for _, l := range p.Lookups {
 		if !w.begun[l.Key] {
 			w.begun[l.Key] = true
+			w.lookups++
 			return Resolved{Key: l.Key, Addrs: w.dns[l.Name]}
 		}
 	}
@@ -191,8 +194,11 @@ func (w *ideal) answer() Event {
 		if code := w.kiss[to]; code != "" {
 			return Answered{Key: a.Key, Kiss: code}
 		}
-		return Answered{Key: a.Key, Sample: selection.Sample{At: w.now.Mono, Offset: w.truth,
-			Delay: 10 * time.Millisecond, RootDelay: 10 * time.Millisecond, Stratum: 2}}
+		s := selection.Sample{Server: a.To, At: w.now.Mono, Offset: w.truth, Delay: 10 * time.Millisecond, RootDelay: 10 * time.Millisecond, Stratum: 2}
+		if w.tell != nil {
+			w.tell(to, &s)
+		}
+		return Answered{Key: a.Key, Sample: s}
 	}
 	return nil
 }

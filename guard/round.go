@@ -169,6 +169,7 @@ func (g *Guard) judge() selection.Result {
 	res := selection.Judge(cands, g.conf.MinAgree)
 	for i, s := range from {
 		s.verdict, s.judged = res.Verdicts[i], true
+		g.tally(s, res.Agreed)
 	}
 	if !res.Agreed {
 		g.unmoved("no sync: ", res.Reason)

@@ -35,7 +35,9 @@ type server struct {
 	fresh     bool // the sample was not used for a judgement yet
 	verdict   selection.Verdict
 	judged    bool
-	failed    string // why the last query brought nothing
+	wrong     int           // syncs in a row in which a majority was against it
+	shunned   time.Duration // until then no pool's place is given to it again, since it was outvoted
+	failed    string        // why the last query brought nothing
 }
 
 // bucket bounds what a /64 is asked, whichever address we ask from.
@@ -277,7 +279,7 @@ func (g *Guard) score(a netip.Addr) float64 {
 	}
 	near := false
 	for _, s := range g.servers {
-		if !s.chosen && s.addr.Addr() == a && (!g.due(s.denied) || s.asked > 0 && s.reach == 0) {
+		if !s.chosen && s.addr.Addr() == a && (!g.due(s.denied) || !g.due(s.shunned) || s.asked > 0 && s.reach == 0) {
 			return -1 // it had its chance
 		}
 		if !s.chosen {
@@ -312,7 +314,7 @@ func (g *Guard) seat(a netip.AddrPort, name, pool, why string) {
 		g.servers = append(g.servers, s)
 		g.forgetServers()
 	}
-	s.name, s.pool, s.chosen, s.asked, s.reach = name, pool, true, 0, 0
+	s.name, s.pool, s.chosen, s.asked, s.reach, s.wrong = name, pool, true, 0, 0, 0
 	text := fmt.Sprintf("server %s of %s chosen", a.Addr(), name)
 	if why != "" {
 		text += ": " + why
@@ -344,90 +346,6 @@ func (g *Guard) forgetServers() {
 	for k, b := range g.buckets { // a full bucket is a new one: forgetting it loses nothing
 		if b.fill(g.now.Mono); b.tokens >= bucketBurst {
 			delete(g.buckets, k)
-		}
-	}
-}
-
-// replaceLost gives the places of lost servers to others, where there are any.
-func (g *Guard) replaceLost() bool {
-	changed := false
-	for _, s := range g.servers {
-		why := s.lost(g)
-		if !s.chosen || why == "" {
-			continue
-		}
-		if s.pool == "" {
-			changed = g.nextAnswer(s, why) || changed
-			continue
-		}
-		if _, pool := g.pick(); pool == nil {
-			changed = g.askPools() || changed
-			continue
-		}
-		g.unseat(s, why)
-		return true
-	}
-	return changed
-}
-
-// deaf6 reports whether IPv6 seems to lead nowhere: nothing was ever agreed on,
-// several servers were asked over it, none answered, and there is IPv4.
-func (g *Guard) deaf6() bool {
-	if g.clock.lastAgreed != 0 || !g.host.Source4.IsValid() {
-		return false
-	}
-	asked := 0
-	for _, s := range g.servers {
-		if s.addr.Addr().Is4() || s.asked == 0 {
-			continue
-		}
-		if s.reach != 0 {
-			return false
-		}
-		asked++
-	}
-	return asked >= 3
-}
-
-// nextAnswer tries another address of a configured server that is lost. The
-// admin's choice itself stays, and status says what is wrong with it.
-func (g *Guard) nextAnswer(s *server, why string) bool {
-	for _, o := range g.sources {
-		if o.pool || o.name != s.name || o.port != s.addr.Port() || len(o.answers) < 2 {
-			continue
-		}
-		o.turn++
-		g.unseat(s, why)
-		return true
-	}
-	return false
-}
-
-// lost is why a server should give its place away, empty where it should not.
-// While a sync is under way nobody is judged by an answer that may yet come.
-func (s *server) lost(g *Guard) string {
-	switch {
-	case g.round.active:
-		return ""
-	case s.asked > 0 && s.reach == 0 && s.addr.Addr().Is6() && g.deaf6():
-		return "no server answers over IPv6"
-	case s.denied > g.now.Mono:
-		return "it asked not to be asked (kiss-o'-death)"
-	case s.asked >= reachLost && s.reach == 0:
-		return fmt.Sprintf("no answer to the last %d queries", reachLost)
-	case !g.routed(s.addr.Addr()):
-		return "no route to its address family"
-	}
-	return ""
-}
-
-// replaceOne takes the place of one server of a pool: the one that was there longest.
-func (g *Guard) replaceOne(pool string) {
-	for _, s := range g.servers {
-		if s.chosen && s.pool == pool {
-			g.unseat(s, "its turn to be replaced")
-			s.reach = 0 // and it is not chosen again from the same answers
-			return
 		}
 	}
 }

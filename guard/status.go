@@ -34,7 +34,7 @@ type ServerStatus struct {
 	Address string  `json:"address"`
 	Name    string  `json:"name"`
 	Pool    string  `json:"pool"`
-	State   string  `json:"state"` // selected, candidate, falseticker, unreachable, denied, leaky or new
+	State   string  `json:"state"`  // selected, candidate, falseticker, unreachable, denied, leaky or new
 	Letter  string  `json:"letter"` // the state in one: * - W d M x ? ! n L, see Letters
 	Reason  string  `json:"reason"`
 	Offset  float64 `json:"offset_s"`

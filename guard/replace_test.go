@@ -1,0 +1,100 @@
+package guard
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ntpveil/guard/selection"
+)
+
+var liar = addr("2001:db8:101::1")
+
+// lying has one server, wherever it is asked, be a minute off.
+func lying(to netip.Addr, s *selection.Sample) {
+	if to == liar {
+		s.Offset += time.Minute
+	}
+}
+
+func (w *ideal) places() (all []string) {
+	for _, s := range w.g.Status(w.now).Servers {
+		all = append(all, s.Address)
+	}
+	return all
+}
+
+// TestFalsetickerIsReplaced, when a majority was against it in three syncs in a
+// row, and gets no place again for a day, though its pool goes on naming it.
+func TestFalsetickerIsReplaced(t *testing.T) {
+	w := newIdeal(t, func(c *Config) { c.Servers, c.Pools = nil, []string{"p.example"} })
+	w.tell = lying
+	w.dns = map[string][]netip.Addr{"p.example": {liar, addr("2001:db8:102::1"), addr("2001:db8:103::1"), addr("2001:db8:104::1")}}
+	w.start(30 * time.Minute)
+	if !slices.Contains(w.places(), liar.String()) || w.asked[liar] < outvoted {
+		t.Fatalf("without another to be had: %v, it was asked %d times", w.places(), w.asked[liar])
+	}
+	w.dns["p.example"] = append(w.dns["p.example"], addr("2001:db8:105::1"))
+	asked := w.lookups
+	w.run(2 * time.Hour)
+	if slices.Contains(w.places(), liar.String()) || !slices.Contains(w.places(), "2001:db8:105::1") {
+		t.Errorf("it keeps its place: %v", w.places())
+	}
+	if n := w.lookups - asked; n < 1 || n > 2 {
+		t.Errorf("the pool was resolved %d times in two hours", n)
+	}
+	if !strings.Contains(strings.Join(w.notes, "\n"), "server 2001:db8:101::1 loses its place: a majority was against it in") {
+		t.Errorf("the journal does not say why: %q", w.notes)
+	}
+	w.silent[addr("2001:db8:102::1")] = true
+	w.run(6 * time.Hour)
+	if slices.Contains(w.places(), liar.String()) {
+		t.Errorf("it has a place again: %v", w.places())
+	}
+}
+
+// TestConfiguredFalsetickerIsNamed once, and stays: it is the admin's choice.
+func TestConfiguredFalsetickerIsNamed(t *testing.T) {
+	w := newIdeal(t, nil)
+	w.tell = lying
+	w.start(4 * time.Hour)
+	if !slices.Contains(w.places(), liar.String()) {
+		t.Errorf("it lost its place: %v", w.places())
+	}
+	if n := strings.Count(strings.Join(w.notes, "\n"), "is wrong, or all others are"); n != 1 {
+		t.Errorf("it was named %d times", n)
+	}
+	w.tell = nil
+	w.run(2 * time.Hour)
+	w.tell = lying
+	w.run(4 * time.Hour)
+	if n := strings.Count(strings.Join(w.notes, "\n"), "is wrong, or all others are"); n != 2 {
+		t.Errorf("after it was right in between it was named %d times", n)
+	}
+}
+
+// TestLostVoteBlamesNobody: where two are against two nobody is replaced.
+func TestLostVoteBlamesNobody(t *testing.T) {
+	w := newIdeal(t, func(c *Config) { c.Servers, c.Pools, c.MinAgree = nil, []string{"p.example"}, 2 })
+	w.tell = func(to netip.Addr, s *selection.Sample) {
+		if to == liar || to == addr("2001:db8:102::1") {
+			s.Offset += time.Minute
+		}
+	}
+	four := []netip.Addr{liar, addr("2001:db8:102::1"), addr("2001:db8:103::1"), addr("2001:db8:104::1")}
+	w.dns = map[string][]netip.Addr{"p.example": four}
+	w.start(time.Minute)
+	w.dns["p.example"] = append(four, addr("2001:db8:105::1"))
+	before := w.places()
+	w.run(4 * time.Hour)
+	if !slices.Equal(w.places(), before) {
+		t.Errorf("%v, before %v", w.places(), before)
+	}
+	w.wantSynced("two against two", false)
+	if why := w.g.whyNotSynced(); !strings.Contains(why, "2001:db8:101::1, 2001:db8:102::1 against 2001:db8:103::1, 2001:db8:104::1") &&
+		!strings.Contains(why, "2001:db8:103::1, 2001:db8:104::1 against 2001:db8:101::1, 2001:db8:102::1") {
+		t.Errorf("the sides are not named: %q", why)
+	}
+}
