@@ -24,9 +24,10 @@ type clock struct {
 	steer       steering
 	distance    time.Duration
 	stratum     uint8
-	leap        uint8
-	why         string // why the last sync moved nothing
-	stepAllowed bool   // at start, and after a resume, a pause, a network return
+	leap        uint8         // by the majority: 1 inserts, 2 deletes
+	leapt       time.Duration // when the last leap second was; 0: none in this run
+	why         string        // why the last sync moved nothing
+	stepAllowed bool          // at start, and after a resume, a pause, a network return
 	fix         Fix
 	fixBy       time.Duration
 	fixGround   ground
@@ -43,6 +44,7 @@ const (
 	ordered                 // an admin's word for this one, which clears what was counted
 	deadClock               // the clock is from before the build: forward without a limit, once a boot
 	refused                 // none: nothing moves, and the kernel is told not to be believed
+	disarming               // none: nothing moves, and the kernel is told of no leap second any more
 )
 
 func (c *clock) pending() bool { return c.fix.Key != 0 }
@@ -60,7 +62,7 @@ func (g *Guard) correct(freq float64) {
 		if !c.agreed {
 			return
 		}
-		c.agreed, fix.Frequency = false, honest(c.frequency)
+		c.agreed, fix.Frequency, fix.Leap, c.leap = false, honest(c.frequency), 0, 0
 	case g.mayStep():
 		c.stepAllowed = false
 		fix.Step, fix.Error, fix.Sync = c.offset, c.distance, true
@@ -162,7 +164,7 @@ func (g *Guard) seeClock(ev ClockSeen) {
 	if ev.Made != 0 {
 		g.recordBuckets()
 	}
-	if c.fixGround == refused {
+	if c.fixGround >= refused {
 		return
 	}
 	c.agreed, c.why = true, ""

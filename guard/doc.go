@@ -44,6 +44,7 @@
 //	steer.go    what is learnt of the clock
 //	orders.go   what admins want             ledger.go   records, and what was restored
 //	host.go     facts and what they allow    report.go   status
+//	leap.go     leap seconds
 //
 // # The clock
 //
@@ -67,6 +68,16 @@
 // An address that vanished goes from held to dead and is never wished again. A
 // guard's deadline is fixed when the address is made, a day after the address's
 // own, and is never shortened.
+//
+// # Leap seconds
+//
+// The kernel is told of one on 30 June and 31 December (UTC) alone, as long as the
+// majority announces it, and at the next vote in which none does, or that nobody
+// wins, it is told otherwise. No sync begins so late before one that an exchange
+// could span it, and what is under way is given up. True time and the clock step
+// together: all that was learnt holds. In the hour after it a vote that is half a
+// second off from our own clock moves nothing, and its servers are named: they are
+// late for it. Who observes lets the virtual clock do what the kernel was not told.
 //
 // # Promises, and where they are kept
 //

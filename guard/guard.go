@@ -88,12 +88,13 @@ func (g *Guard) tick(at Instant) {
 	stepped := at.Wall.Sub(g.now.Wall) - (at.Boot - g.now.Boot)
 	first := g.now == Instant{}
 	at.Mono = max(at.Mono, g.now.Mono)
+	before := g.now.Wall
 	g.now = at
 	if first {
 		g.started = at.Mono
 		return
 	}
-	g.watchTime(slept, stepped)
+	g.watchTime(slept, stepped-g.leapSecond(before, slept, stepped))
 }
 
 func (g *Guard) absorb(ev Event) {

@@ -56,10 +56,12 @@ const noNetwork = "there is no default route"
 
 func (n network) usable() bool { return n.source4.IsValid() || n.source6.IsValid() }
 
+const awake = 2 * time.Second // a suspend is longer
+
 // watchTime acts on a suspend and on a step of the wall clock by somebody else.
 func (g *Guard) watchTime(slept, stepped time.Duration) {
 	switch {
-	case slept > 2*time.Second:
+	case slept > awake:
 		g.note(KindNotice, fmt.Sprintf("the host slept for %s: asking for the time anew", slept.Round(time.Second)))
 	case stepped.Abs() > time.Second && !g.clock.pending():
 		g.note(KindNotice, fmt.Sprintf("the clock was stepped by %s by another program: asking for the time anew", stepped.Round(time.Millisecond)))
@@ -67,7 +69,7 @@ func (g *Guard) watchTime(slept, stepped time.Duration) {
 	default:
 		return
 	}
-	g.clock.stepAllowed, g.clock.steer.lost = true, true
+	g.clock.stepAllowed, g.clock.steer.lost, g.clock.leapt = true, true, 0
 	g.clock.agreed = g.clock.agreed && g.conf.Observe
 	g.startOver()
 }

@@ -25,6 +25,9 @@ type ideal struct {
 	drift float64       // ppm by which the clock is slow, before it is steered
 	freq  float64       // ppm by which it is steered
 
+	leap  int // that true time makes at the end of the day: 1 inserts, 2 deletes
+	armed int // that the kernel was told of
+
 	silent   map[netip.Addr]bool
 	kiss     map[netip.Addr]string
 	tell     func(to netip.Addr, s *selection.Sample) // what a server makes of the truth
@@ -105,6 +108,7 @@ func (w *ideal) run(d time.Duration) {
 
 func (w *ideal) pass(d time.Duration) {
 	w.now = Instant{w.now.Mono + d, w.now.Boot + d, w.now.Wall.Add(d)}
+	w.leapTo(w.now.Wall.Add(-d))
 	slewed := w.slew.Done(w.now.Mono.Seconds()) - w.slew.Done((w.now.Mono - d).Seconds())
 	w.truth += time.Duration((w.drift-w.freq)*1e-6*float64(d)) - seconds(slewed)
 }
@@ -143,6 +147,7 @@ func (w *ideal) next() Event {
 			return ClockSeen{Key: f.Key, Err: errors.New("another program steers it")}
 		}
 		w.stepped(f.Step)
+		w.armed = f.Leap
 		w.freq = f.Frequency
 		w.slew = servo.Slew{Phase: f.Slew.Seconds(), First: w.now.Mono + time.Second - time.Duration(w.now.Wall.Nanosecond()), Constant: f.Over}
 		return ClockSeen{Key: f.Key, Made: f.Step, Frequency: f.Frequency}

@@ -30,12 +30,16 @@ type round struct {
 // startOver gives up a sync that is under way, since the clock that its samples
 // were taken by is no longer the same, and brings the next one forward.
 func (g *Guard) startOver() {
+	g.abandonRound("the clock changed meanwhile")
+	g.syncSoon()
+}
+
+func (g *Guard) abandonRound(why string) {
 	for _, s := range g.servers {
 		s.fresh = false
-		g.cancelQueries(s, "the clock changed meanwhile")
+		g.cancelQueries(s, why)
 	}
 	g.round.active = false
-	g.syncSoon()
 }
 
 // syncSoon brings the next sync forward; the buckets still hold.
@@ -48,6 +52,7 @@ func (g *Guard) syncSoon() {
 // advanceRound begins the sync that is due, early enough for its addresses.
 func (g *Guard) advanceRound() bool {
 	r := &g.round
+	g.awaitLeap()
 	if r.interval == 0 {
 		r.interval = g.conf.PollMin
 	}
@@ -58,6 +63,10 @@ func (g *Guard) advanceRound() bool {
 		return false
 	}
 	due := max(r.next, g.now.Mono)
+	if later := g.hush(due); later > due {
+		r.next, r.soon = later, false
+		return true
+	}
 	r.asked = 0
 	can := g.turns()
 	if enough := min(g.conf.MinAgree, len(can)); enough == 0 || can[enough-1].at > due {
@@ -146,7 +155,7 @@ func (g *Guard) judgeRound() bool {
 		g.round.next = g.now.Mono + g.jitter(g.pause(), 0.1)
 	}
 	g.orders.judged()
-	if !g.clock.pending() || g.clock.fixGround == refused { // else the correction ends them
+	if !g.clock.pending() || g.clock.fixGround >= refused { // else the correction ends them
 		g.endSyncs(g.clock.why)
 	}
 	return true
@@ -167,6 +176,7 @@ func (g *Guard) judge() selection.Result {
 		from = append(from, s)
 	}
 	res := selection.Judge(cands, g.conf.MinAgree)
+	g.leapMajority(&res, from)
 	for i, s := range from {
 		s.verdict, s.judged = res.Verdicts[i], true
 		g.tally(s, res.Agreed)

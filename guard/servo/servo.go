@@ -250,6 +250,13 @@ func (s *Servo) Coming(at, next time.Duration) time.Duration {
 	return seconds(s.course.coming(at.Seconds(), next.Seconds()))
 }
 
+// Leap tells that true time and the disciplined clock were set forward together:
+// nothing is behind that was not before.
+func (s *Servo) Leap(by time.Duration) {
+	s.origin += by
+	s.course.stepped += by
+}
+
 // Steer tells that from a time on the disciplined clock is slewed forward by a
 // phase, in place of what was left of the one before, and made faster by freq.
 func (s *Servo) Steer(at time.Duration, slew Slew, freq float64) {
