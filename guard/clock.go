@@ -230,8 +230,12 @@ func (g *Guard) synced() bool {
 }
 
 // distance is the root distance as it has grown since the last agreeing sync.
-// What the clock is known to be off by, and not corrected at once, is part of it.
+// What the clock is known to be off by, and not corrected at once, is part of it:
+// of one that we correct. Of another the offset is all that we say.
 func (g *Guard) distance() time.Duration {
 	d := g.clock.distance + time.Duration(growth*float64(g.now.Mono-g.clock.lastAgreed))
+	if g.conf.Observe {
+		return d
+	}
 	return d + g.behind().Abs()
 }

@@ -61,13 +61,9 @@ func (g *Guard) behind() time.Duration {
 }
 
 // offset is by how much a clock without an error of ours would be ahead of the
-// host's: the virtual clock where we observe, else what is not corrected yet.
-func (g *Guard) offset() time.Duration {
-	if g.conf.Observe {
-		return g.virtual(g.now.Mono)
-	}
-	return g.behind()
-}
+// host's: what is not corrected yet and, where we observe, what the virtual clock
+// was corrected by. A slew of that one is on its way for a minute.
+func (g *Guard) offset() time.Duration { return g.virtual(g.now.Mono) + g.behind() }
 
 // learn lets the servo have the samples of those whom a vote selected, and says
 // what it makes of them. The vote is above the servo: an estimate that the vote

@@ -110,6 +110,21 @@ func TestObservedClock(t *testing.T) {
 	}
 }
 
+// TestObservedSlew: what is told is how far the host's clock is off, from the
+// first sync on, and not how far the virtual clock has been slewed by now.
+func TestObservedSlew(t *testing.T) {
+	w := newIdeal(t, func(c *Config) { c.Observe = true })
+	w.stepped(-400 * time.Millisecond) // below clock.step.threshold
+	w.start(5 * time.Second)
+	for i := range 30 {
+		s := w.g.Status(w.now)
+		if off := w.truth.Seconds() - s.Clock.Offset; math.Abs(off) > 1e-3 || s.Clock.RootDistance > 0.05 {
+			t.Fatalf("look %d: offset %+.6f s, truth %s, root distance %.6f s", i, s.Clock.Offset, w.truth, s.Clock.RootDistance)
+		}
+		w.run(3 * time.Second)
+	}
+}
+
 func seconds(s float64) time.Duration { return time.Duration(s * 1e9) }
 
 // TestSteeringCounts: who has a majority cannot get past clock.max_change by
