@@ -109,6 +109,17 @@ func TestExitStatus(t *testing.T) {
 	}
 }
 
+// TestDaemonThatCannotStart: what cannot be opened is an error in words, with
+// what was opened before closed again, and no panic.
+func TestDaemonThatCannotStart(t *testing.T) {
+	notFile := t.TempDir()
+	file, _ := configured(t, "ledger.path = \""+notFile+"\"\n")
+	code, _, stderr := cli(t, "--config", file, "daemon", "--observe-clock")
+	if code != 1 || stderr != "ntpveil: open ledger "+notFile+": it is not a regular file\n" {
+		t.Errorf("exit status %d, %q", code, stderr)
+	}
+}
+
 func TestEveryCommandHasAnExample(t *testing.T) {
 	for _, c := range rootCmd().Commands() {
 		if c.Short == "" || !strings.Contains(c.Example, "ntpveil "+c.Name()) {

@@ -75,10 +75,10 @@ func serve(ctx context.Context, load func() (guard.Config, error), stderr io.Wri
 	return tasks(ctx, daemon.New(parts, c), socket, parts.Journal)
 }
 
-// open opens what has to be closed again.
+// open opens what has to be closed again. After an error nothing is left open.
 func open(parts *daemon.Parts, c guard.Config) (closeAll func() error, err error) {
 	var closers []io.Closer
-	closeAll = func() error {
+	closing := func() error {
 		var errs []error
 		for _, c := range closers {
 			errs = append(errs, c.Close())
@@ -87,7 +87,7 @@ func open(parts *daemon.Parts, c guard.Config) (closeAll func() error, err error
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, closeAll())
+			err = errors.Join(err, closing())
 		}
 	}()
 	book, err := ledger.Open(c.Ledger)
@@ -106,7 +106,7 @@ func open(parts *daemon.Parts, c guard.Config) (closeAll func() error, err error
 	}
 	closers = append(closers, stack)
 	parts.Ledger, parts.Shield, parts.Addresses, parts.Facts = book, table, stack, stack
-	return closeAll, nil
+	return closing, nil
 }
 
 // tasks runs the daemon, its socket and its signals under one roof.
