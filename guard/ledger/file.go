@@ -168,6 +168,7 @@ func begin(path string, dir *os.File) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
+	give(f, dir)
 	s, damage, err := open(f, time.Now(), func(db *bolt.DB) error { return db.Update(found) })
 	if err = errors.Join(damage, err); err == nil {
 		if err = errors.Join(os.Rename(draft, path), dir.Sync()); err == nil {
@@ -177,6 +178,16 @@ func begin(path string, dir *os.File) (*store, error) {
 	}
 	os.Remove(draft)
 	return nil, err
+}
+
+// give makes the owner of the directory that of the file. Where root began a
+// ledger by hand, the service, which is not root, could never open it. Where it
+// cannot be given away the ledger works all the same for who is here now.
+func give(f, dir *os.File) {
+	var owner unix.Stat_t
+	if os.Geteuid() == 0 && unix.Fstat(int(dir.Fd()), &owner) == nil {
+		_ = f.Chown(int(owner.Uid), int(owner.Gid))
+	}
 }
 
 // found fills an empty ledger.

@@ -131,6 +131,27 @@ func writeUntilKilled(path string) {
 	os.Exit(1)
 }
 
+// TestBegunByRoot: what root begins by hand the service's own user can open.
+func TestBegunByRoot(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chown(dir, 65534, 65534); err != nil {
+		t.Skipf("needs root, and not that of a user namespace: %v", err)
+	}
+	path := filepath.Join(dir, "ledger.db")
+	l, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	st, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if owner := st.Sys().(*syscall.Stat_t); owner.Uid != 65534 || owner.Gid != 65534 || st.Mode().Perm() != 0o600 {
+		t.Errorf("owner %d:%d, mode %s", owner.Uid, owner.Gid, st.Mode())
+	}
+}
+
 // TestKillLosesNothing: after kill -9 everything is there that Write returned for.
 func TestKillLosesNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
