@@ -37,6 +37,14 @@ func name(s string) error {
 	return nil
 }
 
+// pool checks the name of a pool.
+func pool(s string) error {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return fmt.Errorf("%q is an address, which is one server: it belongs under time.servers", s)
+	}
+	return name(s)
+}
+
 // server reads a name or an address, with or without a port.
 func server(s string) (guard.Server, error) {
 	host, port := s, uint64(ntpPort)
@@ -82,6 +90,8 @@ func path(s string) error {
 	switch {
 	case !filepath.IsAbs(s) || strings.ContainsRune(s, '\n'):
 		return fmt.Errorf("%q is no absolute path", s)
+	case filepath.Clean(s) == "/" || strings.HasSuffix(s, "/"):
+		return fmt.Errorf("%q is a directory, and a file is wanted", s)
 	case len(s) > 100:
 		return fmt.Errorf("%q is longer than 100 bytes, which a socket cannot be", s)
 	}
@@ -94,12 +104,23 @@ func path(s string) error {
 }
 
 // whole checks what no key can say alone, and fills in what follows from others.
-func (d *draft) whole(at func(key string) place) (errs Errors) {
+// Of tables that have errors of their own it says nothing.
+func (d *draft) whole(at func(key string) place, right func(table string) bool) (errs Errors) {
+	if right("address") && d.Control > d.MaxAddrs {
+		errs = append(errs, at("address.control").errorf("address.control: %d is above address.max, %d", d.Control, d.MaxAddrs))
+	}
+	if right("ledger") && right("control") && filepath.Clean(d.Ledger) == filepath.Clean(d.Socket) {
+		errs = append(errs, at("control.socket").errorf("control.socket: %q is ledger.path, too", d.Socket))
+	}
+	if right("time") {
+		errs = append(errs, d.time(at)...)
+	}
+	return errs
+}
+
+func (d *draft) time(at func(key string) place) (errs Errors) {
 	if d.PollMin > d.PollMax {
 		errs = append(errs, at("time.poll.min").errorf("time.poll.min: %s is above time.poll.max, %s", d.PollMin, d.PollMax))
-	}
-	if d.Control > d.MaxAddrs {
-		errs = append(errs, at("address.control").errorf("address.control: %d is above address.max, %d", d.Control, d.MaxAddrs))
 	}
 	if len(d.Servers) > 0 {
 		d.Pools = nil // pools are not asked then
@@ -107,12 +128,19 @@ func (d *draft) whole(at func(key string) place) (errs Errors) {
 		d.Pools = []string{DefaultPool}
 	}
 	if len(d.Pools) == 0 && len(d.Servers) == 0 {
-		return append(errs, Error{File: at("time.pools").file, Text: `no server is configured, and this build has no default pool: write servers = ["ntp.example.net"], or pools = ["2.VENDOR.pool.ntp.org"] of a vendor zone that is yours, under [time]`})
+		return append(errs, at("time.pools").errorf("%s: write servers = [\"ntp.example.net\"], or pools = [\"2.VENDOR.pool.ntp.org\"] of a vendor zone that is yours, under [time]", noServer()))
 	}
 	if len(d.Pools) > 0 && d.PollMin < poolPoll {
 		errs = append(errs, at("time.poll.min").errorf("time.poll.min: %s is below %s, which a pool's servers are owed", d.PollMin, poolPoll))
 	}
 	return append(errs, d.agree(at)...)
+}
+
+func noServer() string {
+	if DefaultPool != "" {
+		return fmt.Sprintf("no server is configured, and time.pools is written, so that the default pool %s does not hold", DefaultPool)
+	}
+	return "no server is configured, and this build has no default pool"
 }
 
 // agree fills in time.min_agree, or checks that it can be met.

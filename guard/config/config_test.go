@@ -89,9 +89,9 @@ func TestErrors(t *testing.T) {
 		some + "poll = \"64s\"":                               "a.toml:3:1: time.poll: a table is wanted",
 		some + "[clock]\nstep.when = \"sometimes\"":           `a.toml:4:1: clock.step.when: "sometimes" is none of ["start", "always", "never"]`,
 		some + "[clock]\nstep.threshold = 5":                  `a.toml:4:1: clock.step.threshold: a time such as "64s" is wanted`,
-		some + "[shield]\nallow = [\"tcp/70000\"]":            `a.toml:4:1: shield.allow: "tcp/70000" is no service such as tcp/22`,
+		some + "[shield]\nallow = [\"tcp/70000\"]":            `a.toml:4:10: shield.allow: "tcp/70000" is no service such as tcp/22`,
 		some + "[shield]\nallow = [22]":                       "a.toml:4:1: shield.allow: a list of strings is wanted",
-		some + "[shield]\ntrusted = [\"2001:db8::1/48\"]":     `a.toml:4:1: shield.trusted: "2001:db8::1/48" has bits beyond its length: 2001:db8::/48 is meant?`,
+		some + "[shield]\ntrusted = [\"2001:db8::1/48\"]":     `a.toml:4:12: shield.trusted: "2001:db8::1/48" has bits beyond its length: 2001:db8::/48 is meant?`,
 		some + "[shield]\npreset = \"router\"":                `a.toml:4:1: shield.preset: "router": this version has the preset "workstation" alone`,
 		some + "nts = [\"nts.example\"]":                      "a.toml:3:1: time.nts: this version has no NTS: leave it at []",
 		some + "[metrics]\nlisten = \"127.0.0.1:9975\"":       `a.toml:4:1: metrics.listen: this version has no metrics: leave it at ""`,
@@ -102,9 +102,19 @@ func TestErrors(t *testing.T) {
 		some + "use = 1\nuse = 2":                             "a.toml:4:1: time.use stands twice",
 		some + "[[clock]]":                                    "a.toml:3:3: clock: a list of tables has no meaning here",
 		some + "[address]\n[address]":                         "a.toml:4:2: [address] stands twice",
-		"[time]\nservers = [\"no such name\"]":                `a.toml:2:1: time.servers: "no such name" is no server such as ntp.example.net, ntp.example.net:123 or [2001:db8::1]:123`,
+		"[time]\nservers = [\"no such name\"]":                `a.toml:2:12: time.servers: "no such name" is no server such as ntp.example.net, ntp.example.net:123 or [2001:db8::1]:123`,
 		"[time]\npools = [\"a.example\"]\npoll.min = \"16s\"": "a.toml:3:1: time.poll.min: 16s is below 1m4s, which a pool's servers are owed",
-		"":           `a.toml: no server is configured, and this build has no default pool: write servers = ["ntp.example.net"], or pools = ["2.VENDOR.pool.ntp.org"] of a vendor zone that is yours, under [time]`,
+		"": `a.toml: no server is configured, and this build has no default pool: write servers = ["ntp.example.net"], or pools = ["2.VENDOR.pool.ntp.org"] of a vendor zone that is yours, under [time]`,
+		// Every error at once: of each item, and what no key can say alone.
+		"[time]\nservers = [\"a.b\", \"no such\",\n  \"::\"]\nuse = 99\n[address]\ncontrol = 3\nmax = 2": "a.toml:2:19: time.servers: \"no such\" is no server such as ntp.example.net, ntp.example.net:123 or [2001:db8::1]:123\na.toml:3:3: time.servers: \"::\" cannot be a server\na.toml:4:1: time.use: 99 is not from 1 to 16\na.toml:6:1: address.control: 3 is above address.max, 2",
+		some + "[ledger]\npath = \"/var/lib/ntpveil/\"":                                                  `a.toml:4:1: ledger.path: "/var/lib/ntpveil/" is a directory, and a file is wanted`,
+		some + "[control]\nsocket = \"/a\"\n[ledger]\npath = \"/a\"":                                     `a.toml:4:1: control.socket: "/a" is ledger.path, too`,
+		"[time]\nservers = [\"a.example\", \"A.example.\"]":                                              `a.toml:2:25: time.servers: "A.example." stands twice`,
+		"[time]\npools = [\"192.0.2.1\"]":                                                                `a.toml:2:10: time.pools: "192.0.2.1" is an address, which is one server: it belongs under time.servers`,
+		// TOML, and nothing that only looks like it.
+		"\"time.use\" = 4\n" + some: `a.toml:1:1: unknown key "time.use"`,
+		some + "use = 4_":           "a.toml:3:8: number cannot end with underscore",
+		some + "poll = { min = \"64s\" }\n[time.poll]\nmax = \"1h\"": "a.toml:4:2: key poll should be a table, not a value",
 		"\x00":       "a.toml: there is a NUL byte in it",
 		"a = \"\xff": "a.toml: it is not UTF-8",
 	} {
@@ -112,6 +122,36 @@ func TestErrors(t *testing.T) {
 		if err == nil || err.Error() != want && !(strings.HasSuffix(want, ": ") && strings.HasPrefix(err.Error(), want)) {
 			t.Errorf("%q:\n%v\nwant\n%s", text, err, want)
 		}
+	}
+}
+
+// TestDefaultPoolThatDoesNotHold: what is said of the default pool is true.
+func TestDefaultPoolThatDoesNotHold(t *testing.T) {
+	defer func(p string) { DefaultPool = p }(DefaultPool)
+	DefaultPool = "2.vendor.pool.example"
+	_, err := Parse([]File{{"a.toml", []byte("[time]\npools = []")}})
+	if err == nil || !strings.HasPrefix(err.Error(), "a.toml:2:1: no server is configured, and time.pools is written, so that the default pool 2.vendor.pool.example does not hold") {
+		t.Error(err)
+	}
+}
+
+// TestSocketOfABrokenConfiguration: a daemon that runs can be reached while its
+// files are being mended.
+func TestSocketOfABrokenConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	main := filepath.Join(dir, "ntpveil.toml")
+	write(t, main, "foo = 1\n[control]\nsocket = \"/run/other.sock\"\n")
+	for _, text := range []string{"", "[time]\nuse = four\n", "[control]\nsocket = 3\n"} {
+		write(t, filepath.Join(dir, "conf.d", "a.toml"), text)
+		if s, err := Socket(main, true); s != "/run/other.sock" || err != nil {
+			t.Errorf("%q: %q, %v", text, s, err)
+		}
+	}
+	if s, err := Socket(filepath.Join(dir, "sub", "none.toml"), false); s != defaults().Socket || err != nil {
+		t.Errorf("no file: %q, %v", s, err)
+	}
+	if _, err := Socket(filepath.Join(dir, "none.toml"), true); err == nil {
+		t.Error("a named file that is not there is no error")
 	}
 }
 

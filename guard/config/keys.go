@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -30,7 +31,7 @@ type key struct {
 
 // keys is every key of the file, in the order in which they are printed.
 var keys = []key{
-	list("time.pools", func(d *draft) *[]string { d.pools = true; return &d.Pools }, name),
+	names("time.pools", func(d *draft) *[]string { d.pools = true; return &d.Pools }, pool),
 	{"time.servers", setServers, getServers},
 	notYet("time.nts", "NTS"),
 	enum("time.dhcp", func(d *draft) *string { return &d.DHCP }, "join", "off"),
@@ -82,12 +83,28 @@ func aString(v *value) (string, error) {
 	return v.text, nil
 }
 
-func strings1(v *value) ([]string, error) {
-	if v.kind != unstable.Array || v.other {
-		return nil, fmt.Errorf("a list of strings is wanted")
-	}
-	return v.items, nil
+// itemError is an error of one item of a list, at its own place.
+type itemError struct {
+	at place
+	error
 }
+
+// each takes every item of a list of strings; its error joins those of all of them.
+func each(v *value, take func(s string) error) error {
+	if v.kind != unstable.Array || v.other {
+		return fmt.Errorf("a list of strings is wanted")
+	}
+	var errs []error
+	for _, x := range v.items {
+		if err := take(x.text); err != nil {
+			errs = append(errs, itemError{x.at, err})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// bareName is a domain name as names are compared.
+func bareName(s string) string { return strings.ToLower(strings.TrimSuffix(s, ".")) }
 
 func text(name string, field func(*draft) *string, check func(string) error) key {
 	return key{name,
@@ -183,25 +200,21 @@ func length(name string, field func(*draft) *time.Duration, least, most time.Dur
 		func(c *guard.Config) string { return quote(field(&draft{Config: *c}).String()) }}
 }
 
-func list(name string, field func(*draft) *[]string, check func(string) error) key {
+func names(name string, field func(*draft) *[]string, check func(string) error) key {
 	return key{name,
 		func(d *draft, v *value) error {
-			items, err := strings1(v)
-			if err != nil {
-				return err
-			}
-			for i, s := range items {
+			all := field(d)
+			*all = []string{}
+			return each(v, func(s string) error {
 				if err := check(s); err != nil {
 					return err
 				}
-				for _, t := range items[:i] {
-					if strings.EqualFold(s, t) {
-						return fmt.Errorf("%q stands twice", s)
-					}
+				if slices.ContainsFunc(*all, func(t string) bool { return bareName(s) == bareName(t) }) {
+					return fmt.Errorf("%q stands twice", s)
 				}
-			}
-			*field(d) = items
-			return nil
+				*all = append(*all, s)
+				return nil
+			})
 		},
 		func(c *guard.Config) string { return quoteList(*field(&draft{Config: *c})) }}
 }
@@ -224,19 +237,14 @@ func notYet(name, feature string) key {
 }
 
 func setTrusted(d *draft, v *value) error {
-	items, err := strings1(v)
-	if err != nil {
-		return err
-	}
 	d.Trusted = nil
-	for _, s := range items {
+	return each(v, func(s string) error {
 		p, err := prefix(s)
-		if err != nil {
-			return err
+		if err == nil {
+			d.Trusted = append(d.Trusted, p)
 		}
-		d.Trusted = append(d.Trusted, p)
-	}
-	return nil
+		return err
+	})
 }
 
 func prefix(s string) (netip.Prefix, error) {
@@ -256,41 +264,33 @@ func prefix(s string) (netip.Prefix, error) {
 }
 
 func setAllow(d *draft, v *value) error {
-	items, err := strings1(v)
-	if err != nil {
-		return err
-	}
 	d.Allow = nil
-	for _, s := range items {
+	return each(v, func(s string) error {
 		proto, port, _ := strings.Cut(s, "/")
 		n, err := strconv.ParseUint(port, 10, 16)
 		if err != nil || n == 0 || proto != "tcp" && proto != "udp" {
 			return fmt.Errorf("%q is no service such as tcp/22", s)
 		}
 		d.Allow = append(d.Allow, rules.Service{Proto: proto, Port: uint16(n)})
-	}
-	return nil
+		return nil
+	})
 }
 
 func setServers(d *draft, v *value) error {
-	items, err := strings1(v)
-	if err != nil {
-		return err
-	}
 	d.Servers = nil
-	for _, s := range items {
+	return each(v, func(s string) error {
 		x, err := server(s)
 		if err != nil {
 			return err
 		}
 		for _, y := range d.Servers {
-			if x == y {
+			if bareName(x.Host) == bareName(y.Host) && x.Port == y.Port {
 				return fmt.Errorf("%q stands twice", s)
 			}
 		}
 		d.Servers = append(d.Servers, x)
-	}
-	return nil
+		return nil
+	})
 }
 
 func getServers(c *guard.Config) string {

@@ -27,8 +27,37 @@ const (
 // Load reads a file and the conf.d beside it. A file that does not exist is an
 // empty one, unless it was named by the user. The error is of type Errors.
 func Load(path string, named bool) (guard.Config, error) {
-	var files []File
-	var errs Errors
+	files, errs := gather(path, named)
+	c, found := checked(files, len(errs) == 0)
+	if errs = append(errs, found...); len(errs) > 0 {
+		return guard.Config{}, errs
+	}
+	return c, nil
+}
+
+// Socket is where the daemon of a configuration listens, whatever else is wrong
+// with that: an admin has to reach a daemon that runs while its files are being
+// mended. Only a file that the user named has to be there.
+func Socket(path string, named bool) (string, error) {
+	files, errs := gather(path, named)
+	if named && len(errs) > 0 && errs[0].File == path {
+		return "", errs
+	}
+	socket := defaults().Socket
+	for _, f := range files {
+		entries, _ := read(f)
+		for _, e := range entries {
+			d := defaults()
+			if e.key == "control.socket" && d.set(e) == nil {
+				socket = d.Socket
+			}
+		}
+	}
+	return socket, nil
+}
+
+// gather reads the files of a configuration: at least one, or an error.
+func gather(path string, named bool) (files []File, errs Errors) {
 	add := func(path string, must bool) {
 		text, err := slurp(path)
 		switch {
@@ -48,15 +77,7 @@ func Load(path string, named bool) (guard.Config, error) {
 	if len(files) == 0 && len(errs) == 0 {
 		files = []File{{Name: path}}
 	}
-	c, err := Parse(files)
-	var found Errors
-	if errors.As(err, &found) {
-		errs = append(errs, found...)
-	}
-	if len(errs) > 0 {
-		return guard.Config{}, errs
-	}
-	return c, nil
+	return files, errs
 }
 
 // beside lists the files of a conf.d in name order, without those that an editor
@@ -102,16 +123,27 @@ func slurp(path string) ([]byte, error) {
 // Parse makes a configuration of files; in a later one a scalar or a list takes
 // the place of an earlier one. The error is of type Errors: all there are.
 func Parse(files []File) (guard.Config, error) {
+	c, errs := checked(files, true)
+	if len(errs) > 0 {
+		return guard.Config{}, errs
+	}
+	return c, nil
+}
+
+// checked is Parse. Where not all could be read, nothing is said about the whole.
+func checked(files []File, all bool) (guard.Config, Errors) {
 	d := defaults()
 	var errs Errors
-	places := map[string]place{}
+	places, wrong := map[string]place{}, map[string]bool{}
 	for _, f := range files {
 		entries, bad := read(f)
 		errs = append(errs, bad...)
+		all = all && len(bad) == 0
 		for _, e := range entries {
 			places[e.key] = e.at
-			if err := d.set(e); err != nil {
-				errs = append(errs, e.at.errorf("%s", err))
+			if bad := d.set(e); len(bad) > 0 {
+				errs = append(errs, bad...)
+				wrong[tableOf(e.key)] = true
 			}
 		}
 	}
@@ -119,33 +151,53 @@ func Parse(files []File) (guard.Config, error) {
 		if p, written := places[key]; written {
 			return p
 		}
-		if len(files) > 0 {
-			return place{file: files[0].Name}
+		if len(files) == 0 {
+			return place{file: "configuration"}
 		}
-		return place{file: "configuration"}
+		return place{file: files[0].Name}
 	}
-	if len(errs) == 0 {
-		errs = d.whole(at)
+	if all {
+		errs = append(errs, d.whole(at, func(table string) bool { return !wrong[table] })...)
 	}
-	if len(errs) > 0 {
-		return guard.Config{}, errs.sorted()
-	}
-	return d.Config, nil
+	return d.Config, errs.sorted(files)
+}
+
+func tableOf(key string) string {
+	table, _, _ := strings.Cut(key, ".")
+	return table
 }
 
 // set sets one key.
-func (d *draft) set(e entry) error {
+func (d *draft) set(e entry) Errors {
 	i := slices.IndexFunc(keys, func(k key) bool { return k.name == e.key })
 	switch {
 	case i >= 0:
-		if err := keys[i].set(d, e.value); err != nil {
-			return fmt.Errorf("%s: %w", e.key, err)
-		}
-		return nil
+		return e.errors(keys[i].set(d, e.value))
 	case slices.ContainsFunc(keys, func(k key) bool { return strings.HasPrefix(k.name, e.key+".") }):
-		return fmt.Errorf("%s: a table is wanted", e.key)
+		return Errors{e.at.errorf("%s: a table is wanted", e.key)}
 	}
-	return fmt.Errorf("unknown key %s", e.key)
+	return Errors{e.at.errorf("unknown key %s", e.key)}
+}
+
+// errors are those of a value, or of each item of a list.
+func (e entry) errors(err error) Errors {
+	if err == nil {
+		return nil
+	}
+	several, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return Errors{e.at.errorf("%s: %s", e.key, err)}
+	}
+	var out Errors
+	for _, err := range several.Unwrap() {
+		at := e.at
+		var one itemError
+		if errors.As(err, &one) {
+			at = one.at
+		}
+		out = append(out, at.errorf("%s: %s", e.key, err))
+	}
+	return out
 }
 
 // Effective prints every key with its value, as TOML that makes the same

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
@@ -44,9 +46,10 @@ func (e Errors) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-func (e Errors) sorted() Errors {
+func (e Errors) sorted(files []File) Errors {
+	order := func(e Error) int { return slices.IndexFunc(files, func(f File) bool { return f.Name == e.File }) }
 	slices.SortStableFunc(e, func(a, b Error) int {
-		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		return cmp.Or(cmp.Compare(order(a), order(b)), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 	return e
 }
@@ -71,9 +74,15 @@ type entry struct {
 // value is a TOML value of one of the kinds that are in use.
 type value struct {
 	kind  unstable.Kind
-	text  string   // of a string or an integer; "true" or "false"
-	items []string // of an array of strings
-	other bool     // an array of something else
+	text  string // of a string or an integer; "true" or "false"
+	items []item // of an array of strings
+	other bool   // an array of something else
+}
+
+// item is one string of an array, and where it stands.
+type item struct {
+	text string
+	at   place
 }
 
 // read lists the entries of a file, tables and dotted keys made flat.
@@ -86,6 +95,9 @@ func read(f File) ([]entry, Errors) {
 	var table string
 	for r.parser.NextExpression() {
 		e := r.parser.Expression()
+		if it := e.Key(); e.Kind != unstable.Comment && it.Next() {
+			r.starts = append(r.starts, int(it.Node().Raw.Offset))
+		}
 		switch e.Kind {
 		case unstable.Table:
 			table = r.table(e)
@@ -98,8 +110,37 @@ func read(f File) ([]entry, Errors) {
 	}
 	if err := r.parser.Error(); err != nil {
 		r.errs = append(r.errs, r.syntax(err))
+	} else if len(r.errs) == 0 {
+		r.errs = r.strict()
 	}
 	return r.entries, r.errs
+}
+
+// strict finds what the grammar permits and TOML does not: the parser leaves the
+// digits of numbers and a table that is made in two ways to the decoder.
+func (r *reader) strict() Errors {
+	var decoded map[string]any
+	var bad *toml.DecodeError
+	err := toml.Unmarshal(r.file.Text, &decoded)
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &bad):
+		line, column := bad.Position()
+		return Errors{{r.file.Name, line, column, strings.TrimPrefix(bad.Error(), "toml: ")}}
+	}
+	return Errors{r.culprit().errorf("%s", strings.TrimPrefix(err.Error(), "toml: "))}
+}
+
+// culprit is the expression from which on the decoder refuses the file, for the
+// errors that it gives no place.
+func (r *reader) culprit() place {
+	i := sort.Search(len(r.starts)-1, func(i int) bool {
+		end := bytes.LastIndexByte(r.file.Text[:r.starts[i+1]], '\n') + 1 // each begins a line
+		var decoded map[string]any
+		return toml.Unmarshal(r.file.Text[:end], &decoded) != nil
+	})
+	return r.offset(r.starts[i])
 }
 
 // plain refuses what is no text.
@@ -122,6 +163,7 @@ type reader struct {
 	entries []entry
 	errs    Errors
 	tables  []string
+	starts  []int // offsets of the expressions
 }
 
 func (r *reader) table(e *unstable.Node) string {
@@ -158,19 +200,19 @@ func (r *reader) entry(table string, e *unstable.Node) {
 		r.errs = append(r.errs, at.errorf("%s stands twice", name))
 		return
 	}
-	r.entries = append(r.entries, entry{name, valueOf(e.Value()), at})
+	r.entries = append(r.entries, entry{name, r.value(e.Value()), at})
 }
 
-func valueOf(n *unstable.Node) *value {
+func (r *reader) value(n *unstable.Node) *value {
 	v := &value{kind: n.Kind, text: string(n.Data)}
 	if n.Kind != unstable.Array {
 		return v
 	}
-	v.items = []string{}
+	v.items = []item{}
 	for it := n.Children(); it.Next(); {
 		switch it.Node().Kind {
 		case unstable.String:
-			v.items = append(v.items, string(it.Node().Data))
+			v.items = append(v.items, item{string(it.Node().Data), r.offset(int(it.Node().Raw.Offset))})
 		case unstable.Comment:
 		default:
 			v.other = true
@@ -179,10 +221,16 @@ func valueOf(n *unstable.Node) *value {
 	return v
 }
 
+// dotted joins the parts of a key. A part that holds a dot itself stays quoted: it
+// is another key.
 func dotted(it unstable.Iterator) string {
 	var parts []string
 	for it.Next() {
-		parts = append(parts, string(it.Node().Data))
+		part := string(it.Node().Data)
+		if part == "" || strings.ContainsAny(part, ". \"[]\t\n") {
+			part = quote(part)
+		}
+		parts = append(parts, part)
 	}
 	return strings.Join(parts, ".")
 }
