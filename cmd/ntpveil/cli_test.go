@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"ntpveil/guard"
 	"ntpveil/guard/control"
 )
@@ -57,7 +59,7 @@ func serving(t *testing.T, socket string) *fixed {
 	f := &fixed{status: guard.Status{
 		Version: "1", Synchronized: true,
 		Clock:     guard.ClockStatus{Mode: "observe", Offset: -0.000125, RootDistance: 0.02, Stratum: 3, Leap: "normal", LastSync: &asked},
-		Servers:   []guard.ServerStatus{{Address: "2001:db8:101::1", Pool: "p", State: "falseticker", Letter: "x", Reason: "offset +3600 s", Reach: 0o377, Poll: 64, Verdict: "clean"}},
+		Servers:   []guard.ServerStatus{{Address: "2001:db8:101::1", Pool: "p", State: "falseticker", Letter: "x", Reason: "offset +3600 s", Offset: 3600, Stratum: 2, Reach: 0o377, Poll: 64, Verdict: "clean"}},
 		Exposures: []guard.ExposureStatus{{Address: "2001:db8:1::a7", Kind: "throw-away", Interface: "eth0", Server: "2001:db8:101::1", AskedAt: &asked, Probes: 9}}, ExposureCount: 1,
 		Neighbourhoods: []guard.HoodStatus{{Prefix: "2001:db8:101::/48", Server: "2001:db8:101::1", Until: asked}},
 		Shield:         guard.ShieldStatus{State: "disarmed", Table: "inet ntpveil", Preset: "workstation", Reason: "by an admin"},
@@ -88,6 +90,14 @@ func TestExitStatus(t *testing.T) {
 		{"check " + bad, 2, bad + ":1:1: unknown key nonsense"},
 		{"check /nonexistent/ntpveil.toml", 2, "read configuration: no such file or directory"},
 		{"dance", 2, "unknown command"},
+		{"help dance", 2, "unknown command"},
+		{"help status servers", 2, "accepts at most 1 arg"},
+		{"help status", 0, ""},
+		{"completion", 2, "accepts 1 arg"},
+		{"completion csh", 2, "invalid argument"},
+		{"completion zsh", 0, ""},
+		{"check --json --print-effective", 2, "prints TOML"},
+		{"--config /nonexistent/ntpveil.toml status", 2, "no such file"},
 		{"status --loud", 2, "unknown flag"},
 		{"status now", 2, "unknown command"},
 		{"query", 2, "requires at least 1 arg"},
@@ -96,7 +106,9 @@ func TestExitStatus(t *testing.T) {
 		{"disarm --for 48h", 2, "--for takes a time"},
 		{"waitsync --timeout -1s", 2, "cannot be negative"},
 		{"--config " + good + " status", 3, "the daemon does not run"},
-		{"--config " + good + " sync", 3, "the daemon does not run"},
+		{"--config " + good + " sync", 3, "`systemctl start ntpveil` starts it"},
+		{"--config " + good + " disarm --for 1h", 3, "`nft delete table inet ntpveil` removes what it left"},
+		{"--config " + bad + " status", 3, filepath.Dir(bad)}, // its own socket, whatever else is wrong
 		{"--config " + bad + " daemon", 2, ":1:1: unknown key"},
 	} {
 		code, _, stderr := cli(t, strings.Fields(tt.args)...)
@@ -124,6 +136,27 @@ func TestEveryCommandHasAnExample(t *testing.T) {
 	for _, c := range rootCmd().Commands() {
 		if c.Short == "" || !strings.Contains(c.Example, "ntpveil "+c.Name()) {
 			t.Errorf("%s: short %q, example %q", c.Name(), c.Short, c.Example)
+		}
+	}
+}
+
+func TestCheckAsJSON(t *testing.T) {
+	good, _ := configured(t, "")
+	bad, _ := configured(t, "nonsense = 1\nmore = 2\n")
+	for file, want := range map[string]int{good: 0, bad: 2} {
+		code, out, stderr := cli(t, "check", "--json", file)
+		var got struct {
+			Valid  bool
+			Errors []struct {
+				File, Text   string
+				Line, Column int
+			}
+		}
+		if err := json.Unmarshal([]byte(out), &got); err != nil || code != want || stderr != "" || got.Valid != (want == 0) || len(got.Errors) != want {
+			t.Fatalf("%d %v %s %s", code, err, out, stderr)
+		}
+		if e := got.Errors; want > 0 && (e[1].File != bad || e[1].Line != 2 || e[1].Column != 1 || e[1].Text != "unknown key more") {
+			t.Errorf("%+v", e)
 		}
 	}
 }
@@ -178,7 +211,7 @@ func TestScreens(t *testing.T) {
 	f := serving(t, socket)
 	for args, want := range map[string][]string{
 		"status":          {"Synchronised: yes", "observe, offset -0.000125 s", "disarmed: by an admin", "shield-disarmed: the shield drops nothing"},
-		"servers -v":      {"x  falseticker", "x  2001:db8:101::1", "377", "offset +3600 s"},
+		"servers -v":      {"x  falseticker", "x  2001:db8:101::1", "377", "+3600.000000  0.000000", "offset +3600 s"},
 		"exposures":       {"2001:db8:1::a7", "throw-away", "2026-11-01 12:00:00 UTC", "9"},
 		"disarm --for 1h": {"nothing for 1h0m0s"},
 		"waitsync":        {""},
@@ -195,5 +228,37 @@ func TestScreens(t *testing.T) {
 	}
 	if got := strings.Join(f.orders, ","); !strings.Contains(got, "disarm 1h0m0s") || !strings.Contains(got, "step 0s") {
 		t.Errorf("orders %s", got)
+	}
+}
+
+// TestNothingMeasured: zeros, which would look perfect, are not printed.
+func TestNothingMeasured(t *testing.T) {
+	file, socket := configured(t, "")
+	f := serving(t, socket)
+	f.status.Clock.LastSync, f.status.Servers[0].Stratum = nil, 0
+	if _, out, _ := cli(t, "--config", file, "status"); !strings.Contains(out, "not measured yet") || strings.Contains(out, "0.000000") {
+		t.Error(out)
+	}
+}
+
+// TestQueryAsJSON: RFC 3339 in UTC, no figures without an answer, and it says
+// what the servers see.
+func TestQueryAsJSON(t *testing.T) {
+	var out bytes.Buffer
+	cmd := &cobra.Command{}
+	cmd.SetOut(&out)
+	at := time.Date(2026, 11, 1, 12, 0, 0, 5e8, time.UTC)
+	if err := (&options{json: true}).printAnswer(cmd, answerLine{Server: "a", Answer: &Answer{Time: at, Stratum: 2}}); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), `"time": "2026-11-01T12:00:00.5Z"`) || !strings.Contains(out.String(), `"offset_s": 0`) {
+		t.Error(out.String())
+	}
+	code, text, stderr := cli(t, "query", "--json", "[::1]:0")
+	if code != 1 || strings.Contains(text, "offset_s") || !strings.Contains(text, `"failed"`) || !strings.Contains(stderr, "stable address") {
+		t.Errorf("%d %s %s", code, text, stderr)
+	}
+	if code, text, stderr = cli(t, "query", "[::1]:0"); code != 1 || text != "" || !strings.Contains(stderr, "ntpveil: query [::1]:0: port") {
+		t.Errorf("%d %q %q", code, text, stderr)
 	}
 }

@@ -109,10 +109,10 @@ leaves. It takes the place of systemd-timesyncd.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.SetVersionTemplate("ntpveil {{.Version}}\n")
 	root.AddCommand(commands(o)...)
+	root.SetHelpCommand(helpCmd(root))
+	root.CompletionOptions.DisableDefaultCmd = true
 	for _, c := range root.Commands() {
-		if c.Args != nil {
-			c.Args = usage(c.Args)
-		}
+		c.Args = usage(c.Args)
 	}
 	return root
 }
@@ -122,7 +122,7 @@ func commands(o *options) []*cobra.Command {
 	return []*cobra.Command{
 		daemonCmd(o), checkCmd(o), demoCmd(o), queryCmd(o),
 		statusCmd(o), serversCmd(o), exposuresCmd(o),
-		syncCmd(o), waitsyncCmd(o), disarmCmd(o), armCmd(o), versionCmd(o),
+		syncCmd(o), waitsyncCmd(o), disarmCmd(o), armCmd(o), versionCmd(o), completionCmd(),
 	}
 }
 

@@ -2,22 +2,33 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"ntpveil/guard"
+	"ntpveil/guard/config"
 	"ntpveil/guard/control"
 )
 
-// call asks the daemon; the error says what was asked.
+// call asks the daemon; the error says what was asked. A configuration that is
+// wrong must not keep an admin from asking.
 func (o *options) call(ctx context.Context, what string, r control.Request) (*guard.Status, error) {
-	s, err := control.Call(ctx, o.socket(), r)
+	socket, err := config.Socket(o.config, o.given)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
+		return nil, err
 	}
-	if s == nil {
+	s, err := control.Call(ctx, socket, r)
+	switch {
+	case errors.Is(err, control.ErrNotRunning) && r.Verb == "disarm":
+		return nil, fmt.Errorf("%s: %w; `nft delete table inet ntpveil` removes what it left", what, err)
+	case errors.Is(err, control.ErrNotRunning):
+		return nil, fmt.Errorf("%s: %w; `systemctl start ntpveil` starts it", what, err)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", what, err)
+	case s == nil:
 		s = &guard.Status{}
 	}
 	return s, nil
@@ -79,7 +90,7 @@ func disarmCmd(o *options) *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().DurationVar(&length, "for", 0, "for how `long`, up to 24h")
+	cmd.Flags().DurationVar(&length, "for", 0, "for this `time`, up to 24h")
 	return cmd
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"strconv"
@@ -20,17 +19,23 @@ import (
 
 const queryTime = 5 * time.Second
 
-// answerLine is one server's answer as JSON.
+// answerLine is what one server answered, or why it did not: without an answer
+// there are no figures.
 type answerLine struct {
-	Server  string  `json:"server"`
-	Address string  `json:"address,omitempty"`
-	Time    string  `json:"time,omitempty"`
-	Offset  float64 `json:"offset_s"`
-	Error   float64 `json:"error_s"`
-	Delay   float64 `json:"delay_s"`
-	Stratum int     `json:"stratum"`
-	Leap    string  `json:"leap,omitempty"`
-	Failed  string  `json:"failed,omitempty"`
+	Server  string `json:"server"`
+	Address string `json:"address,omitempty"`
+	*Answer
+	Failed string `json:"failed,omitempty"`
+}
+
+// Answer is what one exchange found out.
+type Answer struct {
+	Time    time.Time `json:"time"` // UTC
+	Offset  float64   `json:"offset_s"`
+	Error   float64   `json:"error_s"`
+	Delay   float64   `json:"delay_s"`
+	Stratum int       `json:"stratum"`
+	Leap    string    `json:"leap"`
 }
 
 func queryCmd(o *options) *cobra.Command {
@@ -40,16 +45,14 @@ func queryCmd(o *options) *cobra.Command {
 		Example: "  ntpveil query 2.debian.pool.ntp.org\n  ntpveil query --json [2001:db8::1]:123",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if !o.json {
-				fmt.Fprintln(cmd.ErrOrStderr(), "ntpveil: asking from the stable address: the servers see it")
-			}
+			fmt.Fprintln(cmd.ErrOrStderr(), "ntpveil: asking from the stable address: the servers see it")
 			failed := 0
 			for _, name := range args {
 				line := ask(cmd.Context(), name)
 				if line.Failed != "" {
 					failed++
 				}
-				if err := o.printAnswer(cmd.OutOrStdout(), line); err != nil {
+				if err := o.printAnswer(cmd, line); err != nil {
 					return err
 				}
 			}
@@ -63,15 +66,16 @@ func queryCmd(o *options) *cobra.Command {
 	return cmd
 }
 
-func (o *options) printAnswer(w io.Writer, l answerLine) error {
-	if o.json {
-		return printJSON(w, l)
+func (o *options) printAnswer(cmd *cobra.Command, l answerLine) (err error) {
+	switch {
+	case o.json:
+		return printJSON(cmd.OutOrStdout(), l)
+	case l.Failed != "":
+		_, err = fmt.Fprintf(cmd.ErrOrStderr(), "ntpveil: query %s: %s\n", l.Server, l.Failed)
+	default:
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %+.6f +/- %.6f %s %s s%d %s\n", l.Time.Local().Format("2006-01-02 15:04:05.000000 (-0700)"),
+			l.Offset, l.Error, l.Server, l.Address, l.Stratum, l.Leap)
 	}
-	if l.Failed != "" {
-		_, err := fmt.Fprintf(w, "%s: %s\n", l.Server, l.Failed)
-		return err
-	}
-	_, err := fmt.Fprintf(w, "%s %+.6f +/- %.6f %s %s s%d %s\n", l.Time, l.Offset, l.Error, l.Server, l.Address, l.Stratum, l.Leap)
 	return err
 }
 
@@ -92,9 +96,8 @@ func ask(ctx context.Context, name string) answerLine {
 		line.Failed = ev.Err.Error()
 	default:
 		s := ev.Sample
-		line.Time = time.Now().Add(s.Offset).Format("2006-01-02 15:04:05.000000 (-0700)")
-		line.Offset, line.Error, line.Delay = s.Offset.Seconds(), s.RootDistance().Seconds(), s.Delay.Seconds()
-		line.Stratum, line.Leap = int(s.Stratum), [...]string{"no-leap", "add-leap", "del-leap"}[min(s.Leap, 2)]
+		line.Answer = &Answer{time.Now().Add(s.Offset).UTC(), s.Offset.Seconds(), s.RootDistance().Seconds(), s.Delay.Seconds(),
+			int(s.Stratum), [...]string{"no-leap", "add-leap", "del-leap"}[min(s.Leap, 2)]}
 	}
 	return line
 }

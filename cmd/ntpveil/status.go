@@ -96,8 +96,7 @@ func printStatus(w io.Writer, s *guard.Status) error {
 		synced = "yes"
 	}
 	fmt.Fprintf(t, "Synchronised:\t%s\n", loud(w, synced == "no", synced))
-	fmt.Fprintf(t, "Clock:\t%s, offset %+.6f s, root distance %.6f s, stratum %d, leap %s\n",
-		s.Clock.Mode, s.Clock.Offset, s.Clock.RootDistance, s.Clock.Stratum, s.Clock.Leap)
+	fmt.Fprintf(t, "Clock:\t%s\n", clockText(s.Clock))
 	fmt.Fprintf(t, "Last sync:\t%s\n", when(s.Clock.LastSync))
 	fmt.Fprintf(t, "Next sync:\t%s\n", when(s.Clock.NextSync))
 	shield := s.Shield.State
@@ -129,6 +128,14 @@ func printStatus(w io.Writer, s *guard.Status) error {
 	return nil
 }
 
+// clockText has no figures where nothing was measured: zeros would look perfect.
+func clockText(c guard.ClockStatus) string {
+	if c.LastSync == nil {
+		return c.Mode + ", not measured yet"
+	}
+	return fmt.Sprintf("%s, offset %+.6f s, root distance %.6f s, stratum %d, leap %s", c.Mode, c.Offset, c.RootDistance, c.Stratum, c.Leap)
+}
+
 // legend explains the columns.
 func legend() string {
 	var b strings.Builder
@@ -145,8 +152,12 @@ func printServers(w io.Writer, s *guard.Status) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "S\tServer\tStratum\tPoll\tReach\tOffset\tDelay\tVerdict\tWhy")
 	for _, x := range s.Servers {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%o\t%+.6f\t%.6f\t%s\t%s\n", x.Letter, x.Address, x.Stratum,
-			time.Duration(x.Poll*float64(time.Second)).Round(time.Second), x.Reach, x.Offset, x.Delay, x.Verdict, x.Reason)
+		measured := "-\t-"
+		if x.Stratum > 0 {
+			measured = fmt.Sprintf("%+.6f\t%.6f", x.Offset, x.Delay)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%o\t%s\t%s\t%s\n", x.Letter, x.Address, x.Stratum,
+			time.Duration(x.Poll*float64(time.Second)).Round(time.Second), x.Reach, measured, x.Verdict, x.Reason)
 	}
 	return t.Flush()
 }
