@@ -50,6 +50,9 @@ func TestInstalledOnRealSystemd(t *testing.T) {
 		{"systemd finds nothing to say", systemdIsContent},
 		{"timedatectl set-ntp", timedatectlSwitches},
 		{"it comes back after a kill", comesBackAfterKill},
+		{"upgrade of a daemon that runs, disarmed", upgrades},
+		{"root starts it by hand", rootStartsItByHand},
+		{"removed and installed again", removedAndBack},
 	} {
 		t.Run(step.name, func(t *testing.T) {
 			m.t = t
@@ -220,7 +223,12 @@ func reloads(t *testing.T, m *machine, _ *network) {
 	if exitCode(err) != 2 || !strings.Contains(out, "broken.toml:2:") {
 		t.Errorf("check of a broken file: exit %d\n%s", exitCode(err), out)
 	}
-	m.run("systemctl", "reload", "ntpveil")
+	if out, err = m.try("systemctl", "reload", "ntpveil"); err == nil {
+		t.Errorf("the reload of a broken file did not fail: %s", out)
+	}
+	if log := m.run("journalctl", "--no-pager", "-u", "ntpveil"); !strings.Contains(log, "broken.toml:2:1: clock.mode") {
+		t.Errorf("the journal does not say why the reload failed:\n%s", log)
+	}
 	m.run("rm", "/etc/ntpveil/conf.d/broken.toml")
 	m.run("systemctl", "reload", "ntpveil")
 	m.run("ntpveil", "status")
@@ -273,6 +281,56 @@ func comesBackAfterKill(t *testing.T, m *machine, _ *network) {
 	m.run("ntpveil", "waitsync", "--timeout", "90s")
 	if restarts := m.property("NRestarts"); restarts != "1" {
 		t.Errorf("restarted %s times", restarts)
+	}
+}
+
+// install unpacks the package over whatever is there, as an upgrade does.
+func (m *machine) install() {
+	m.t.Helper()
+	m.run("apt-get", "-y", "--reinstall", "install", "/root/ntpveil.deb")
+}
+
+func upgrades(t *testing.T, m *machine, _ *network) {
+	m.run("ntpveil", "disarm", "--for", "1h")
+	before, old := len(m.status().Exposures), m.property("MainPID")
+	m.install()
+	if now := m.property("MainPID"); now == old || m.property("ActiveState") != "active" || m.property("Result") != "success" {
+		t.Errorf("PID %s became %s: %s, %s", old, now, m.property("ActiveState"), m.property("Result"))
+	}
+	s := m.status()
+	if s.Shield.State != "in force" {
+		t.Errorf("the shield is %s", s.Shield.State)
+	}
+	if len(s.Exposures) < before || before == 0 {
+		t.Errorf("of %d exposures it remembers %d", before, len(s.Exposures))
+	}
+	if out, err := m.try("dpkg", "--verify", "ntpveil"); err != nil || out != "" {
+		t.Errorf("dpkg --verify: %v %s", err, out)
+	}
+}
+
+// An admin who looks for a fault starts the daemon by hand. The service has to
+// start afterwards, whatever that one made.
+func rootStartsItByHand(t *testing.T, m *machine, _ *network) {
+	m.run("systemctl", "stop", "ntpveil")
+	m.run("rm", "/var/lib/ntpveil/ledger.db")
+	m.run("systemd-run", "--quiet", "--unit=by-hand", "--service-type=notify", "ntpveil", "daemon", "--observe-clock")
+	if out, err := m.try("ntpveil", "daemon", "--observe-clock"); exitCode(err) != 1 || !strings.Contains(out, "another process has it open") {
+		t.Errorf("a second daemon: exit %d\n%s", exitCode(err), out)
+	}
+	m.run("systemctl", "stop", "by-hand")
+	m.run("systemctl", "start", "ntpveil")
+}
+
+func removedAndBack(t *testing.T, m *machine, _ *network) {
+	m.run("apt-get", "-y", "remove", "ntpveil")
+	if left := throwAways(m); left != "" {
+		t.Errorf("addresses are still there:\n%s", left)
+	}
+	m.run("ls", "/etc/ntpveil/conf.d/observe.toml", "/var/lib/ntpveil/ledger.db")
+	m.install()
+	if state := m.property("ActiveState"); state != "active" {
+		t.Errorf("installed again, and %s", state)
 	}
 }
 

@@ -60,8 +60,8 @@ func waitsyncCmd(o *options) *cobra.Command {
 		Example: "  ntpveil waitsync --timeout 3m && start-what-needs-the-time",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if timeout < 0 {
-				return usageError{fmt.Errorf("waitsync: --timeout %s: it cannot be negative", timeout)}
+			if timeout < 0 || timeout > 24*time.Hour {
+				return usageError{fmt.Errorf("waitsync: --timeout takes a time of up to 24h")}
 			}
 			_, err := o.call(cmd.Context(), "wait for the clock", control.Request{Verb: "waitsync", For: timeout.String()})
 			return err

@@ -263,6 +263,39 @@ func TestNobodyDelaysTheStop(t *testing.T) {
 	}
 }
 
+// TestWaitsyncAtStop: who waits is told why it is over.
+func TestWaitsyncAtStop(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sock")
+	s, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan struct{}, 1)
+	f := &asking{fake: fake{changed: make(chan struct{})}, asked: asked}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, f) }()
+	go func() {
+		<-asked
+		cancel()
+	}()
+	if _, err := Call(t.Context(), path, Request{Verb: "waitsync", For: "1m"}); err == nil || err.Error() != "the daemon is stopping" {
+		t.Error(err)
+	}
+	<-done
+}
+
+// asking tells when it is asked for its status.
+type asking struct {
+	fake
+	asked chan struct{}
+}
+
+func (a *asking) Status(ctx context.Context) (guard.Status, <-chan struct{}, error) {
+	a.asked <- struct{}{}
+	return a.fake.Status(ctx)
+}
+
 // TestNobodyKeepsRootOut: places are by rank and by user, and who leaves gives
 // his back.
 func TestNobodyKeepsRootOut(t *testing.T) {

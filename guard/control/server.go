@@ -219,6 +219,7 @@ func (s *session) wait(ctx context.Context, length time.Duration) Reply {
 	if length == 0 {
 		length = maxWait
 	}
+	ended := ctx
 	ctx, cancel := context.WithTimeout(ctx, length)
 	defer cancel()
 	for {
@@ -229,6 +230,9 @@ func (s *session) wait(ctx context.Context, length time.Duration) Reply {
 		select {
 		case <-changed:
 		case <-ctx.Done():
+			if ended.Err() != nil {
+				return Reply{Error: "the daemon is stopping"}
+			}
 			r := s.status(st, nil)
 			r.Error = "not synchronised in time"
 			if i := slices.IndexFunc(st.Weaknesses, func(w guard.Weakness) bool { return w.Code == "not-synchronized" }); i >= 0 {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"ntpveil/guard"
@@ -95,8 +97,8 @@ func (d *Daemon) Reload(ctx context.Context) error {
 	d.parts.Journal.Notify("RELOADING=1")
 	defer d.parts.Journal.Notify("READY=1")
 	c, err := d.parts.Load()
-	if now := d.conf.Load(); err == nil && (c.Ledger != now.Ledger || c.Socket != now.Socket || c.Observe != now.Observe) {
-		err = errors.New("ledger.path, control.socket and clock.mode take a restart")
+	if err == nil {
+		err = fixed(c, *d.conf.Load())
 	}
 	if err != nil {
 		return fmt.Errorf("reload configuration: nothing changed: %w", err)
@@ -106,6 +108,21 @@ func (d *Daemon) Reload(ctx context.Context) error {
 		d.step(guard.Configured{Config: c})
 		go d.readHost() // the configured interface may be another one
 	})
+}
+
+// fixed refuses what cannot change while we run, by its keys.
+func fixed(c, now guard.Config) error {
+	var keys []string
+	for key, changed := range map[string]bool{"ledger.path": c.Ledger != now.Ledger, "control.socket": c.Socket != now.Socket, "clock.mode": c.Observe != now.Observe} {
+		if changed {
+			keys = append(keys, key)
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	slices.Sort(keys)
+	return fmt.Errorf("a change of %s takes a restart", strings.Join(keys, " and "))
 }
 
 func (d *Daemon) orderKey() guard.Key {
