@@ -3,13 +3,14 @@
 SHELL       := /bin/bash
 PREFIX      ?= /usr/local
 DESTDIR     ?=
-SYSCONFDIR  ?= /etc
 UNITDIR     ?= $(PREFIX)/lib/systemd/system
 # The pool that a build asks where nothing is configured. The pool's terms let
 # only the owner of a vendor zone set it: a plain build has none.
 POOL        ?=
 VERSION     ?= $(shell cat packaging/version)
-COMMIT      ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+# A tree without git is no part of the repository that it may lie in.
+GIT         := $(if $(wildcard .git),git,false)
+COMMIT      ?= $(shell $(GIT) rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
 TESTFLAGS   ?=
 FUZZTIME    ?= 10s
@@ -18,7 +19,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2# 2026.2.2
 
 # The daemon sets no clock to before this: the changelog's date in a package, the
 # commit's elsewhere, so that a build can be repeated.
-DATE    := $(shell date -u -d @$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null)} +%FT%TZ 2>/dev/null)
+DATE    := $(shell date -u -d @$${SOURCE_DATE_EPOCH:-$$($(GIT) log -1 --format=%ct 2>/dev/null)} +%FT%TZ 2>/dev/null)
 
 LDFLAGS := -s -w -X main.buildVersion=$(VERSION) -X main.buildCommit=$(COMMIT) -X main.buildDate=$(DATE) \
            -X ntpveil/guard/config.DefaultPool=$(POOL)
@@ -80,22 +81,22 @@ completions: build ## build the shell completions
 	@set -e; for shell in $(SHELLS); do bin/ntpveil completion $$shell > dist/completions/$$shell; done
 
 install: build man completions ## install below DESTDIR and PREFIX; nothing is started or enabled
-	install -D -m 0755 bin/ntpveil $(DESTDIR)$(PREFIX)/bin/ntpveil
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man8 dist/man/ntpveil.8
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man5 dist/man/ntpveil.toml.5
-	install -D -m 0644 dist/completions/bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/ntpveil
-	install -D -m 0644 dist/completions/zsh $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_ntpveil
-	install -D -m 0644 dist/completions/fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ntpveil.fish
-	install -d $(DESTDIR)$(UNITDIR)
+	install -D -m 0755 bin/ntpveil '$(DESTDIR)$(PREFIX)/bin/ntpveil'
+	install -D -m 0644 dist/man/ntpveil.8 '$(DESTDIR)$(PREFIX)/share/man/man8/ntpveil.8'
+	install -D -m 0644 dist/man/ntpveil.toml.5 '$(DESTDIR)$(PREFIX)/share/man/man5/ntpveil.toml.5'
+	install -D -m 0644 dist/completions/bash '$(DESTDIR)$(PREFIX)/share/bash-completion/completions/ntpveil'
+	install -D -m 0644 dist/completions/zsh '$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_ntpveil'
+	install -D -m 0644 dist/completions/fish '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ntpveil.fish'
 	for unit in ntpveil.service ntpveil-wait-sync.service; do \
-		sed 's|/usr/bin/ntpveil|$(PREFIX)/bin/ntpveil|' systemd/$$unit > $(DESTDIR)$(UNITDIR)/$$unit; \
+		sed 's|/usr/bin/ntpveil|$(PREFIX)/bin/ntpveil|' systemd/$$unit | \
+			install -D -m 0644 /dev/stdin '$(DESTDIR)$(UNITDIR)'/$$unit || exit; \
 	done
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/ntp-units.d systemd/50-ntpveil.list
-	install -D -m 0644 systemd/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/ntpveil.conf
-	install -D -m 0644 systemd/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/ntpveil.conf
-	install -d $(DESTDIR)$(SYSCONFDIR)/ntpveil/conf.d
-	test -e $(DESTDIR)$(SYSCONFDIR)/ntpveil/ntpveil.toml || \
-		install -D -m 0644 -t $(DESTDIR)$(SYSCONFDIR)/ntpveil packaging/ntpveil.toml
+	install -D -m 0644 systemd/50-ntpveil.list '$(DESTDIR)$(PREFIX)/lib/systemd/ntp-units.d/50-ntpveil.list'
+	install -D -m 0644 systemd/sysusers.conf '$(DESTDIR)$(PREFIX)/lib/sysusers.d/ntpveil.conf'
+	install -D -m 0644 systemd/tmpfiles.conf '$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/ntpveil.conf'
+	install -d '$(DESTDIR)/etc/ntpveil/conf.d'
+	test -e '$(DESTDIR)/etc/ntpveil/ntpveil.toml' || \
+		install -m 0644 packaging/ntpveil.toml '$(DESTDIR)/etc/ntpveil/ntpveil.toml'
 
 deb: ## build dist/ntpveil_*.deb, offline (POOL= sets another default pool than Debian's)
 	POOL='$(POOL)' COMMIT='$(COMMIT)' packaging/build-deb

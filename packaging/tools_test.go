@@ -122,11 +122,11 @@ func buildDeb(script, dir string) (path, log string, err error) {
 	cmd := exec.Command(path, dir)
 	cmd.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=-mod=readonly", "POOL=", "COMMIT=000000000000")
 	out, err := cmd.CombinedOutput()
-	lines := strings.Fields(string(out))
-	if err != nil || len(lines) == 0 {
+	if err != nil {
 		return "", string(out), err
 	}
-	return lines[len(lines)-1], string(out), nil
+	said := strings.TrimSpace(string(out)) // the last line is its path
+	return said[strings.LastIndex(said, "\n")+1:], string(out), nil
 }
 
 // program is the program as it is in the package.
