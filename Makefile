@@ -1,6 +1,7 @@
 # Everything is built, tested and installed by these targets; `make help` lists them.
 
 SHELL       := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 PREFIX      ?= /usr/local
 DESTDIR     ?=
 UNITDIR     ?= $(PREFIX)/lib/systemd/system
@@ -94,6 +95,7 @@ install: build man completions ## install below DESTDIR and PREFIX; nothing is s
 	install -D -m 0644 systemd/50-ntpveil.list '$(DESTDIR)$(PREFIX)/lib/systemd/ntp-units.d/50-ntpveil.list'
 	install -D -m 0644 systemd/sysusers.conf '$(DESTDIR)$(PREFIX)/lib/sysusers.d/ntpveil.conf'
 	install -D -m 0644 systemd/tmpfiles.conf '$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/ntpveil.conf'
+	packaging/third-party bin/ntpveil | install -D -m 0644 /dev/stdin '$(DESTDIR)$(PREFIX)/share/doc/ntpveil/third-party.txt'
 	install -d '$(DESTDIR)/etc/ntpveil/conf.d'
 	test -e '$(DESTDIR)/etc/ntpveil/ntpveil.toml' || \
 		install -m 0644 packaging/ntpveil.toml '$(DESTDIR)/etc/ntpveil/ntpveil.toml'

@@ -68,7 +68,7 @@ func TestPackageHoldsWhatItShould(t *testing.T) {
 		"/usr/lib/systemd/ntp-units.d/50-ntpveil.list", "/usr/lib/sysusers.d/ntpveil.conf", "/usr/lib/tmpfiles.d/ntpveil.conf",
 		"/etc/ntpveil/ntpveil.toml", "/usr/share/man/man8/ntpveil.8.gz", "/usr/share/man/man5/ntpveil.toml.5.gz",
 		"/usr/share/bash-completion/completions/ntpveil", "/usr/share/zsh/vendor-completions/_ntpveil",
-		"/usr/share/fish/vendor_completions.d/ntpveil.fish",
+		"/usr/share/fish/vendor_completions.d/ntpveil.fish", "/usr/share/doc/ntpveil/third-party.txt.gz",
 	} {
 		// Later releases of Debian keep units below /usr.
 		if !slices.Contains(files, want) && !slices.Contains(files, "/usr"+want) {
@@ -80,6 +80,25 @@ func TestPackageHoldsWhatItShould(t *testing.T) {
 	conffiles, err := os.ReadFile(filepath.Join(dir, "conffiles"))
 	if err != nil || strings.TrimSpace(string(conffiles)) != "/etc/ntpveil/ntpveil.toml" {
 		t.Errorf("conffiles: %q, %v", conffiles, err)
+	}
+}
+
+// Whoever hands a binary out hands out the terms of what is linked into it.
+func TestPackageHoldsEveryLicence(t *testing.T) {
+	dir := t.TempDir()
+	run(t, "dpkg", "-x", deb(t), dir)
+	terms := run(t, "gzip", "-dc", dir+"/usr/share/doc/ntpveil/third-party.txt.gz")
+	modules := 0
+	for _, line := range strings.Split(run(t, "go", "version", "-m", dir+"/usr/bin/ntpveil"), "\n") {
+		if fields := strings.Fields(line); len(fields) > 2 && fields[0] == "dep" {
+			modules++
+			if !strings.Contains(terms, "==== "+fields[1]+" "+fields[2]+": LIC") {
+				t.Errorf("no terms of %s", fields[1])
+			}
+		}
+	}
+	if modules == 0 || !strings.Contains(terms, "The Go Authors") || !strings.Contains(terms, ": NOTICE\n") {
+		t.Errorf("%d modules:\n%.400s", modules, terms)
 	}
 }
 
