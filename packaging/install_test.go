@@ -52,6 +52,7 @@ func TestInstalledOnRealSystemd(t *testing.T) {
 		{"it comes back after a kill", comesBackAfterKill},
 		{"upgrade of a daemon that runs, disarmed", upgrades},
 		{"root starts it by hand", rootStartsItByHand},
+		{"a rival takes over", rivalTakesOver},
 		{"removed and installed again", removedAndBack},
 	} {
 		t.Run(step.name, func(t *testing.T) {
@@ -320,6 +321,24 @@ func rootStartsItByHand(t *testing.T, m *machine, _ *network) {
 	}
 	m.run("systemctl", "stop", "by-hand")
 	m.run("systemctl", "start", "ntpveil")
+}
+
+// Two programs that steer one clock ruin it, were it for a moment: the rival
+// starts when ours has stopped.
+func rivalTakesOver(t *testing.T, m *machine, _ *network) {
+	const unit = "/run/systemd/system/ntpsec.service"
+	m.write(unit, "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=sh -c 'systemctl is-active ntpveil >/run/ours || :'\n")
+	m.run("systemctl", "daemon-reload")
+	m.run("systemctl", "start", "ntpsec")
+	if ours := strings.TrimSpace(m.run("cat", "/run/ours")); ours != "inactive" {
+		t.Errorf("a rival starts while ntpveil is %s", ours)
+	}
+	m.run("systemctl", "start", "ntpveil")
+	if out, _ := m.try("systemctl", "is-active", "ntpsec"); strings.TrimSpace(out) != "inactive" {
+		t.Errorf("ntpveil started beside a rival that is %s", out)
+	}
+	m.run("rm", unit, "/run/ours")
+	m.run("systemctl", "daemon-reload")
 }
 
 func removedAndBack(t *testing.T, m *machine, _ *network) {

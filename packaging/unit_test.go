@@ -24,10 +24,10 @@ func TestUnitHasTheCapabilitiesItNeedsAndNoOthers(t *testing.T) {
 }
 
 func TestUnitConflictsWithEveryRival(t *testing.T) {
-	conflicts := settings(t, "Conflicts")
+	conflicts, after := settings(t, "Conflicts"), settings(t, "After")
 	for _, rival := range []string{"systemd-timesyncd", "chrony", "chronyd", "chronyd-restricted", "ntp", "ntpd", "ntpsec", "openntpd", "ntpd-rs"} {
-		if !slices.Contains(conflicts, rival+".service") {
-			t.Errorf("no conflict with %s", rival)
+		if !slices.Contains(conflicts, rival+".service") || !slices.Contains(after, rival+".service") {
+			t.Errorf("no conflict with %s, or out of order", rival)
 		}
 	}
 }
