@@ -107,11 +107,11 @@ type Host struct {
 	Prefix    netip.Prefix   // a /64 on Link (advertised or configured) to make throw-away addresses in; invalid: none
 	NoPrefix  string         // why Prefix is invalid
 	OnLink    []netip.Prefix // prefixes that are on a link of the host
-	Source4   netip.Addr     // the stable source that the kernel picks towards the default route; invalid: no IPv4
+	Source4   netip.Addr     // the stable source that the kernel picks towards the internet; invalid: no IPv4
 	Source6   netip.Addr     // the same for IPv6, never one of ours
-	Gateway4  netip.Addr     // of the default route; invalid: none
+	Gateway4  netip.Addr     // of the way to the internet; invalid: none
 	Gateway6  netip.Addr     // usually link-local, without zone
-	Route4    bool           // there is an IPv4 default route (or Gateway4 is on-link)
+	Route4    bool           // there is a way to the internet by IPv4
 	Route6    bool
 	Gateways  []netip.Addr // every gateway of every route
 	Resolvers []netip.Addr // of /etc/resolv.conf

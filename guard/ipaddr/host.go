@@ -2,7 +2,6 @@ package ipaddr
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -21,17 +20,12 @@ type facts struct {
 	addrs6  []entry
 	routes4 []route
 	routes6 []route
-	source4 netip.Addr
-	source6 netip.Addr
+	way4    way // to the internet
+	way6    way
+	over4   way // the same by the configured interface
+	over6   way
 	prefer  string // the configured interface, or empty
 }
-
-// Somewhere global that is on no link: asking the kernel for the route there
-// tells its pick of a source. Nothing is ever sent to them.
-var (
-	elsewhere4 = netip.MustParseAddr("128.0.0.1")
-	elsewhere6 = netip.MustParseAddr("2000::1")
-)
 
 // Host reads everything anew. prefer is the configured interface or empty.
 func (s *Stack) Host(prefer string) (guard.Host, error) {
@@ -61,22 +55,12 @@ func (s *Stack) read(f *facts) (err error) {
 	if f.routes6, err = s.routes(netlink.FAMILY_V6); err != nil {
 		return err
 	}
-	f.source4, f.source6 = s.source(elsewhere4), s.source(elsewhere6)
+	f.way4, f.way6 = s.way(elsewhere4, ""), s.way(elsewhere6, "")
+	f.over4, f.over6 = f.way4, f.way6
+	if f.prefer != "" {
+		f.over4, f.over6 = s.way(elsewhere4, f.prefer), s.way(elsewhere6, f.prefer)
+	}
 	return nil
-}
-
-// source is the address that the kernel sends from towards another; invalid
-// where there is no way.
-func (s *Stack) source(to netip.Addr) netip.Addr {
-	found, err := s.handle.RouteGet(net.IP(to.AsSlice()))
-	if err != nil || len(found) == 0 {
-		return netip.Addr{}
-	}
-	a, _ := netip.AddrFromSlice(found[0].Src)
-	if a = a.Unmap(); a.IsLinkLocalUnicast() || a.IsLoopback() {
-		return netip.Addr{}
-	}
-	return a
 }
 
 // readProc adds what only /proc tells.
@@ -97,47 +81,37 @@ func readProc(h *guard.Host) (err error) {
 
 // host answers the questions of the core.
 func (f *facts) host() guard.Host {
-	route4, route6 := bestDefault(f.routes4, 0), bestDefault(f.routes6, 0)
-	l, why := f.link(route4, route6)
+	l, why := f.link()
 	h := guard.Host{
 		Link:     guard.Link{Index: l.index, Name: l.name, Tunnel: l.tunnel},
 		OnLink:   f.onLink(),
-		Source4:  f.source4,
-		Source6:  f.stable(f.source6),
-		Route4:   route4 != nil,
-		Route6:   route6 != nil,
+		Source4:  f.way4.source,
+		Source6:  f.stable(f.way6.source),
+		Gateway4: f.over4.gateway,
+		Route4:   f.way4.link != 0,
+		Route6:   f.way6.link != 0,
 		Gateways: f.gateways(),
 		Devices:  devices(f.links),
 	}
-	if f.prefer != "" && l.index != 0 {
-		route6 = bestDefault(f.routes6, l.index)
-		if r := bestDefault(f.routes4, l.index); r != nil {
-			route4 = r
-		}
-	}
-	h.Gateway4 = route4.gateway()
-	if route6 != nil && route6.hops[0].link == l.index {
-		h.Gateway6 = route6.gateway()
+	if f.over6.link == l.index {
+		h.Gateway6 = f.over6.gateway
 	}
 	f.addresses(&h)
 	h.Prefix, h.NoPrefix = f.prefix(l, why, h.Source6)
 	return h
 }
 
-// link is the interface that queries leave by: the configured one, else that of
-// the IPv6 default route, else that of the IPv4 one. Without one it says why.
-func (f *facts) link(route4, route6 *route) (l link, why string) {
+// link is the interface that queries leave by: the configured one, else that
+// towards the internet by IPv6, else that by IPv4. Without one it says why.
+func (f *facts) link() (l link, why string) {
 	if f.prefer != "" {
 		if i := slices.IndexFunc(f.links, func(l link) bool { return l.name == f.prefer }); i >= 0 {
 			return f.links[i], ""
 		}
 		return link{}, "there is no interface " + f.prefer
 	}
-	for _, r := range []*route{route6, route4} {
-		if r == nil {
-			continue
-		}
-		if i := slices.IndexFunc(f.links, func(l link) bool { return l.index == r.hops[0].link }); i >= 0 {
+	for _, w := range []way{f.way6, f.way4} {
+		if i := slices.IndexFunc(f.links, func(l link) bool { return w.link != 0 && l.index == w.link }); i >= 0 {
 			return f.links[i], ""
 		}
 	}

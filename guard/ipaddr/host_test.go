@@ -218,8 +218,13 @@ func (w *wire) advertise(prefixes ...netip.Prefix) {
 		option := append([]byte{3, 4, 64, flags, 0, 0, 0x0e, 0x10, 0, 0, 0x0e, 0x10, 0, 0, 0, 0}, p.Addr().AsSlice()...)
 		m = append(m, option...)
 	}
+	w.sendAll("fe80::1", m)
+}
+
+// sendAll sends a message from an address of the router to all nodes.
+func (w *wire) sendAll(from string, m []byte) {
 	w.router.in(func() error {
-		raw, err := net.ListenPacket("ip6:58", "fe80::1%lan0")
+		raw, err := net.ListenPacket("ip6:58", from+"%lan0")
 		if err != nil {
 			return err
 		}

@@ -41,7 +41,7 @@ func (f *facts) prefix(l link, none string, source netip.Addr) (netip.Prefix, st
 	}
 	if len(found) > 0 {
 		p := slices.MinFunc(found, better)
-		if p.Addr().IsPrivate() && bestDefault(f.routes6, l.index) == nil {
+		if p.Addr().IsPrivate() && f.over6.link != l.index {
 			return netip.Prefix{}, fmt.Sprintf("%s has only the unique local prefix %s and no default route", l.name, p)
 		}
 		return p, ""

@@ -14,10 +14,8 @@ const maxGateways = 1024
 
 // route is a unicast route of any table.
 type route struct {
-	to     netip.Prefix // of no bits: a default route
-	table  int
-	metric int
-	hops   []hop // at least one
+	to   netip.Prefix // of no bits: a default route
+	hops []hop        // at least one
 }
 
 type hop struct {
@@ -25,32 +23,52 @@ type hop struct {
 	gateway netip.Addr // invalid: what is routed is on the link
 }
 
+// routes are those of all tables that tell something: a router has a million of
+// them by a few gateways, which took 1.4 GiB when all were kept.
 func (s *Stack) routes(family int) ([]route, error) {
 	every := &netlink.Route{Table: unix.RT_TABLE_UNSPEC}
-	raw, err := whole(func() ([]netlink.Route, error) {
-		var out []netlink.Route
+	out, err := whole(func() ([]route, error) {
+		telling := telling{}
 		err := s.handle.RouteListFilteredIter(family, every, netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
 			if r.Type == unix.RTN_UNICAST {
-				out = append(out, r)
+				telling.add(convert(r))
 			}
 			return true
 		})
-		return out, err
+		return telling.routes, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
-	out := make([]route, 0, len(raw))
-	for _, r := range raw {
-		if x := convert(r); len(x.hops) > 0 && !x.to.Addr().IsMulticast() {
-			out = append(out, x)
-		}
-	}
 	return out, nil
 }
 
+// telling keeps the routes that say who is on a link, and of the others one for
+// each gateway.
+type telling struct {
+	routes []route
+	known  map[netip.Addr]bool
+}
+
+func (t *telling) add(r route) {
+	if r.to.Addr().IsMulticast() || !slices.ContainsFunc(r.hops, t.isNews) {
+		return
+	}
+	if t.known == nil {
+		t.known = map[netip.Addr]bool{}
+	}
+	for _, h := range r.hops {
+		t.known[h.gateway] = true
+	}
+	t.routes = append(t.routes, r)
+}
+
+func (t *telling) isNews(h hop) bool {
+	return !h.gateway.IsValid() || !t.known[h.gateway] && len(t.known) <= maxGateways
+}
+
 func convert(r netlink.Route) route {
-	x := route{to: unspecified(r.Family), table: r.Table, metric: r.Priority}
+	x := route{to: unspecified(r.Family)}
 	if r.Dst != nil {
 		a, _ := netip.AddrFromSlice(r.Dst.IP)
 		bits, _ := r.Dst.Mask.Size()
@@ -82,30 +100,6 @@ func gateway(gw net.IP, via netlink.Destination) netip.Addr {
 	}
 	a, _ := netip.AddrFromSlice(gw)
 	return a
-}
-
-// gateway is that of the first hop; invalid: none.
-func (r *route) gateway() netip.Addr {
-	if r == nil {
-		return netip.Addr{}
-	}
-	return r.hops[0].gateway
-}
-
-// bestDefault is the default route of the main table with the lowest metric,
-// over a link where one is given; nil: there is none.
-func bestDefault(routes []route, link int) *route {
-	var best *route
-	for i := range routes {
-		r := &routes[i]
-		if r.to.Bits() != 0 || r.table != unix.RT_TABLE_MAIN || link != 0 && r.hops[0].link != link {
-			continue
-		}
-		if best == nil || r.metric < best.metric {
-			best = r
-		}
-	}
-	return best
 }
 
 // gateways are those of every route.

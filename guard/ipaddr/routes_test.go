@@ -3,28 +3,43 @@ package ipaddr
 import (
 	"net/netip"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
-func TestBestDefault(t *testing.T) {
-	all, half := netip.MustParsePrefix("::/0"), netip.MustParsePrefix("8000::/1")
-	routes := []route{
-		{to: half, table: unix.RT_TABLE_MAIN, metric: 1, hops: []hop{{link: 1}}},
-		{to: all, table: 100, metric: 1, hops: []hop{{link: 1}}},
-		{to: all, table: unix.RT_TABLE_MAIN, metric: 1024, hops: []hop{{link: 2}}},
-		{to: all, table: unix.RT_TABLE_MAIN, metric: 600, hops: []hop{{link: 3}, {link: 4}}},
-		{to: all, table: unix.RT_TABLE_MAIN, metric: 2000, hops: []hop{{link: 5}}},
+// TestRoutesThatTellNothingAreNotKept: the table of a router of the internet has
+// a million routes by a few gateways.
+func TestRoutesThatTellNothingAreNotKept(t *testing.T) {
+	var kept telling
+	add := func(to string, hops ...hop) { kept.add(route{netip.MustParsePrefix(to), hops}) }
+	a, b, c := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("192.0.2.3")
+	for range 1000 {
+		add("0.0.0.0/0", hop{2, a})
+		add("20.0.0.0/24", hop{2, a}, hop{2, b})
+		add("20.0.1.0/24", hop{2, b})
 	}
-	for link, want := range map[int]int{0: 3, 2: 2, 5: 5} {
-		if r := bestDefault(routes, link); r == nil || r.hops[0].link != want {
-			t.Errorf("over link %d: %+v, want that over %d", link, r, want)
-		}
+	add("224.0.0.0/4", hop{link: 2})
+	add("203.0.113.0/24", hop{link: 2})
+	add("20.0.2.0/24", hop{2, a}, hop{link: 3})
+	add("20.0.3.0/24", hop{3, c})
+	f := facts{routes4: kept.routes}
+	if len(kept.routes) != 5 {
+		t.Errorf("kept: %v", kept.routes)
 	}
-	if r := bestDefault(routes, 1); r != nil {
-		t.Errorf("over link 1: %+v", r)
+	if g := f.gateways(); len(g) != 3 || g[0] != a || g[1] != b || g[2] != c {
+		t.Errorf("gateways %v", g)
 	}
-	if bestDefault(nil, 0).gateway().IsValid() {
-		t.Error("a gateway of no route")
+	if p := f.onLink(); len(p) != 2 || p[0].String() != "20.0.2.0/24" || p[1].String() != "203.0.113.0/24" {
+		t.Errorf("on link: %v", p)
+	}
+}
+
+func TestGatewaysAreBounded(t *testing.T) {
+	var kept telling
+	a := netip.MustParseAddr("192.0.2.1")
+	for range 3 * maxGateways {
+		kept.add(route{netip.MustParsePrefix("20.0.0.0/24"), []hop{{2, a}}})
+		a = a.Next()
+	}
+	if n := len(kept.routes); n < maxGateways || n > maxGateways+1 {
+		t.Errorf("%d routes are kept", len(kept.routes))
 	}
 }

@@ -25,7 +25,7 @@ type changes struct {
 
 func openChanges() (*changes, error) {
 	socket, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
-		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (s *Stack) listen() {
 }
 
 // Watch calls changed once, for what changed since the caller last looked, and
-// after every change of links, addresses, routes or readiness: at once after the
+// after every change of links, addresses, routes, their rules or readiness: at once after the
 // first and then at most 20 times a second. After a call that took long it rests
 // four times as long, so that a host with very many routes that change all the
 // time spends a fifth of one processor at most. It returns when ctx is done, with nil, or when changes cannot be told any more.
