@@ -52,9 +52,11 @@ func serve(ctx context.Context, load func() (guard.Config, error), stderr io.Wri
 		return err
 	}
 	clock := sysclock.New(sysclock.Kernel, built())
+	log := journal.New(stderr)
+	defer log.Close()
 	parts := daemon.Parts{
 		Asker: &query.Asker{Now: sysclock.Mono, Floor: built()}, Resolver: &resolve.Resolver{Now: sysclock.Mono},
-		Clock: clock, Jumps: sysclock.Jumps{}, Journal: journal.New(stderr), Now: sysclock.Now, Load: load,
+		Clock: clock, Jumps: sysclock.Jumps{}, Journal: log, Now: sysclock.Now, Load: load,
 		Build: built(), Version: version(), Watchdog: journal.Watchdog(),
 	}
 	if c.Observe {
