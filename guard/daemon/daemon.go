@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,6 +51,7 @@ type Daemon struct {
 	conf     atomic.Pointer[guard.Config] // the loop writes it, the watch of the host reads it
 	timer    *time.Timer
 	kernel   *kernel
+	reading  sync.Mutex // of the host's facts
 	recorder *recorder
 	askJobs  *jobs
 	lookups  *jobs
@@ -153,6 +155,8 @@ func (d *Daemon) rereadHost(ctx context.Context) error {
 }
 
 func (d *Daemon) readHost() {
+	d.reading.Lock() // what was read first is told first
+	defer d.reading.Unlock()
 	d.kernel.poke()
 	host, err := d.parts.Facts.Host(d.conf.Load().Interface)
 	if err != nil {

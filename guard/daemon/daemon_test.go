@@ -348,6 +348,61 @@ func TestLossIsReportedBeforeItIsMended(t *testing.T) {
 	}
 }
 
+// TestALossIsOverWhenItIsMended: a first attempt that failed does not end the
+// time for which the shield was off.
+func TestALossIsOverWhenItIsMended(t *testing.T) {
+	f := newFake()
+	var seen []guard.KernelSeen
+	at := time.Hour
+	k := newKernel(f, fakeAddrs{f}, func() time.Duration { return at }, func(s guard.KernelSeen) { seen = append(seen, s) })
+	k.want(guard.Kernel{Act: true, Shield: rules.Shield{Mode: rules.Enforce}})
+	_ = k.work()
+	f.shield, f.fail = rules.Shield{}, map[string]error{"grow": errors.New("somebody keeps changing the rule sets")}
+	k.lost("nft (42)")
+	_ = k.work()
+	if last := seen[len(seen)-1]; last.Culprit != "" || last.Err == nil {
+		t.Errorf("reported while it is off: %+v", last)
+	}
+	f.fail, at = nil, at+time.Second
+	k.lost("nft (43)")
+	_ = k.work()
+	if last := seen[len(seen)-1]; last.Culprit != "nft (42)" || last.OffFor != time.Second || last.Kernel.Shield.Mode != rules.Enforce {
+		t.Errorf("reported once it is back: %+v", last)
+	}
+}
+
+// TestHostIsReadByOneAtATime: facts that were read before a change must not be
+// told after those that were read after it.
+func TestHostIsReadByOneAtATime(t *testing.T) {
+	f := &slowFacts{fakeFacts: fakeFacts{newFake()}, reading: make(chan struct{}, 2), goOn: make(chan struct{})}
+	d := New(Parts{Facts: f, Now: now, Journal: fakeRest{f.fake}}, f.conf)
+	for range 2 {
+		go d.readHost()
+	}
+	<-f.reading
+	select {
+	case <-f.reading:
+		t.Error("two read at the same time")
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(f.goOn)
+	for range 2 {
+		<-d.events
+	}
+}
+
+// slowFacts takes its time.
+type slowFacts struct {
+	fakeFacts
+	reading, goOn chan struct{}
+}
+
+func (f *slowFacts) Host(prefer string) (guard.Host, error) {
+	f.reading <- struct{}{}
+	<-f.goOn
+	return f.fakeFacts.Host(prefer)
+}
+
 func TestAWishAsTheLastWakesNobody(t *testing.T) {
 	f := newFake()
 	k := newKernel(f, fakeAddrs{f}, func() time.Duration { return 0 }, func(guard.KernelSeen) {})

@@ -128,8 +128,14 @@ func (k *kernel) work() error {
 	}
 	shieldErr, addrErr := k.apply(wish)
 	seen := k.look(shieldErr, addrErr)
-	if culprit != "" {
+	switch {
+	case culprit == "":
+	case shieldErr == nil:
 		seen.Culprit, seen.OffFor = culprit, k.now()-lostAt
+	default: // it is still off: to be told when it is back
+		k.mu.Lock()
+		k.culprit, k.lostAt = culprit, lostAt
+		k.mu.Unlock()
 	}
 	k.report(seen)
 	return cmp.Or(seen.Err, seen.AddrErr)
