@@ -78,6 +78,7 @@ type Ask struct {
 	Key      Key
 	From, To netip.AddrPort // the port is drawn by the core: it is in the shield already
 	By       time.Duration  // Mono: the latest end of the exchange
+	Device   string         // the interface to leave by; empty: as the routes say
 	pass     pass           // made only in gate.go
 }
 

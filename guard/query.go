@@ -238,9 +238,19 @@ func (g *Guard) planAsks() []Ask {
 	var out []Ask
 	for _, q := range g.queries {
 		if q.ask != 0 {
-			out = append(out, Ask{Key: q.ask, From: q.from, To: q.srv.addr, By: q.by, pass: q.pass})
+			out = append(out, Ask{Key: q.ask, From: q.from, To: q.srv.addr, By: q.by, Device: g.deviceOf(q), pass: q.pass})
 		}
 	}
 	slices.SortFunc(out, func(a, b Ask) int { return int(a.Key) - int(b.Key) })
 	return out
+}
+
+// deviceOf is the interface that an exchange is bound to: the configured one, for
+// routes that prefer another would have the query leave there, from an address
+// that is of no use there.
+func (g *Guard) deviceOf(q *query) string {
+	if g.conf.Interface == "" || q.house.kind != "throw-away" {
+		return ""
+	}
+	return q.house.ifname
 }

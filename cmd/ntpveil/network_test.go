@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -79,4 +80,31 @@ func (h *host) gone(addr string, by time.Time) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+}
+
+// The interface that is configured is the one that queries leave by, whatever
+// the default route says: the throw-away address belongs to it, and its router
+// alone was met.
+func TestConfiguredInterface(t *testing.T) {
+	h := install(t, lab.Options{Servers: 4}, "")
+	var servers []string
+	for _, s := range h.lab.Servers {
+		servers = append(servers, fmt.Sprintf("%q", s.Addr6))
+	}
+	h.configure("[time]\nservers = [" + strings.Join(servers, ", ") + "]\n[address]\ninterface = \"eth0\"\n")
+	h.hurry()
+	for _, command := range []string{"link add wan0 type veth peer name far0", "link set wan0 addrgenmode none up", "link set far0 addrgenmode none up",
+		"addr add 2001:db8:99::10/64 dev wan0 nodad", "-6 neigh add 2001:db8:99::1 lladdr 02:00:00:00:00:01 dev wan0 nud permanent",
+		"-6 route add default via 2001:db8:99::1 dev wan0 metric 1"} {
+		if out, err := h.lab.Host.Command(context.Background(), "ip", strings.Fields(command)...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %s: %v: %s", command, err, out)
+		}
+	}
+	h.own[netip.MustParseAddr("2001:db8:99::10")] = true
+	s := h.start()
+	h.synced(10 * time.Second)
+	if made := h.throwAways(); len(made) < 4 {
+		t.Errorf("made %v", made)
+	}
+	s.stop()
 }

@@ -28,7 +28,7 @@ type Asker struct {
 // Ask makes one exchange, tells how it ended exactly once, and keeps the socket
 // open until ctx is done. Where no socket could be had it returns at once.
 func (a *Asker) Ask(ctx context.Context, ask guard.Ask, answered func(guard.Answered)) {
-	c, err := dial(ctx, ask.From, ask.To, a.Now)
+	c, err := dial(ctx, ask.From, ask.To, ask.Device, a.Now)
 	if err != nil {
 		answered(guard.Answered{Key: ask.Key, Err: err})
 		return
@@ -44,7 +44,7 @@ func (a *Asker) Ask(ctx context.Context, ask guard.Ask, answered func(guard.Answ
 // Once makes one exchange from whatever source address the kernel picks. now
 // reads CLOCK_MONOTONIC.
 func Once(ctx context.Context, to netip.AddrPort, now func() time.Duration, timeout time.Duration) guard.Answered {
-	c, err := dial(ctx, netip.AddrPort{}, to, now)
+	c, err := dial(ctx, netip.AddrPort{}, to, "", now)
 	if err != nil {
 		return guard.Answered{Err: err}
 	}

@@ -45,11 +45,11 @@ func read(mono func() time.Duration) reading {
 	return reading{before, mono() - before, wall}
 }
 
-func dial(ctx context.Context, from, to netip.AddrPort, mono func() time.Duration) (*conn, error) {
+func dial(ctx context.Context, from, to netip.AddrPort, device string, mono func() time.Duration) (*conn, error) {
 	c := &conn{clock: func() reading { return read(mono) }}
 	_, _ = rand.Read(c.nonce[:]) // never fails (crypto/rand)
 	var err error
-	c.udp, err = open(ctx, from, to, c.nonce)
+	c.udp, err = open(ctx, from, to, device, c.nonce)
 	return c, err
 }
 

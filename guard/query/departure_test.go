@@ -152,7 +152,7 @@ func BenchmarkTransmitStamp(b *testing.B) {
 func compareStamps(b *testing.B, to netip.AddrPort) error {
 	var with, without []time.Duration
 	for failed := 0; len(with) < b.N; time.Sleep(30 * time.Millisecond) {
-		c, err := dial(b.Context(), netip.AddrPort{}, to, sysclock.Mono)
+		c, err := dial(b.Context(), netip.AddrPort{}, to, "", sysclock.Mono)
 		if err != nil {
 			return err
 		}

@@ -17,7 +17,7 @@ import (
 // open4 opens an exchange that a test looks into.
 func open4(t *testing.T, to netip.AddrPort) *conn {
 	t.Helper()
-	c, err := dial(t.Context(), netip.AddrPort{}, to, sysclock.Mono)
+	c, err := dial(t.Context(), netip.AddrPort{}, to, "", sysclock.Mono)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,9 +21,10 @@ const udpHeader = 8
 
 // open makes a socket bound to an address and port, connected to a server, that
 // hears only what repeats the nonce. A source that is unspecified or missing
-// leaves the choice to the kernel. No option that shows on the wire is set.
-func open(ctx context.Context, from, to netip.AddrPort, nonce [8]byte) (*net.UDPConn, error) {
-	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error { return prepare(raw, nonce) }}
+// leaves the choice to the kernel. No option that shows on the wire is set. With a
+// device it sends and hears by that one alone.
+func open(ctx context.Context, from, to netip.AddrPort, device string, nonce [8]byte) (*net.UDPConn, error) {
+	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error { return prepare(raw, device, nonce) }}
 	if from.IsValid() {
 		d.LocalAddr = net.UDPAddrFromAddrPort(from)
 	}
@@ -47,12 +48,15 @@ func cause(err error) error {
 // it and 13 µs without, on an idle machine) and what leaves, and drop what does
 // not answer: without the filter, some 300 forged datagrams in a row fill the
 // socket's buffer, and the right one is lost.
-func prepare(raw syscall.RawConn, nonce [8]byte) error {
+func prepare(raw syscall.RawConn, device string, nonce [8]byte) error {
 	var err error
 	if e := raw.Control(func(fd uintptr) {
 		err = os.NewSyscallError("setsockopt SO_TIMESTAMPNS", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_NEW, 1))
 		if err == nil {
 			err = attach(int(fd), onlyAnswers(nonce))
+		}
+		if err == nil && device != "" {
+			err = os.NewSyscallError("setsockopt SO_BINDTODEVICE", unix.BindToDevice(int(fd), device))
 		}
 		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPING_NEW, stamps) // without it: the time before the sending
 	}); e != nil {
