@@ -53,16 +53,25 @@ func isTunnel(flags uint32, kind string) bool {
 }
 
 // devices are those that can receive a packet from outside, up or not, and
-// members of a bridge or a bond among them.
+// members of a bridge or a bond among them. Where there are too many, those that
+// lead to containers of the host's own are left to the prerouting hook.
 func devices(links []link) []string {
-	var out []string
+	var out, containers []string
 	for _, l := range links {
-		if !l.loopback && l.kind != "dummy" && l.kind != "nlmon" {
+		switch {
+		case l.loopback || l.kind == "dummy" || l.kind == "nlmon":
+		case l.kind == "veth":
+			containers = append(containers, l.name)
+		default:
 			out = append(out, l.name)
 		}
 	}
 	slices.Sort(out)
-	return out[:min(len(out), maxDevices)]
+	slices.Sort(containers)
+	out = append(out, containers...)
+	out = out[:min(len(out), maxDevices)]
+	slices.Sort(out)
+	return out
 }
 
 // wireless reports whether a link is Wi-Fi. sysfs knows every one, but it may be

@@ -1,8 +1,10 @@
 package ipaddr
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -41,5 +43,17 @@ func TestListedWireless(t *testing.T) {
 	}
 	if !listedWireless(path, "wlan0") || listedWireless(path, "wlan") || listedWireless(path, "eth0") || listedWireless(path+".none", "wlan0") {
 		t.Error("only wlan0 is wireless")
+	}
+}
+
+// TestTheUplinkIsNeverLeftOut, however many containers there are.
+func TestTheUplinkIsNeverLeftOut(t *testing.T) {
+	links := []link{{name: "lo", loopback: true}, {name: "wlan0"}, {name: "dummy0", kind: "dummy"}, {name: "vlan7", kind: "vlan"}}
+	for i := range 2 * maxDevices {
+		links = append(links, link{name: fmt.Sprintf("veth%04d", i), kind: "veth"})
+	}
+	d := devices(links)
+	if len(d) != maxDevices || !slices.Contains(d, "wlan0") || !slices.Contains(d, "vlan7") || !slices.Contains(d, "veth0000") || !slices.IsSorted(d) {
+		t.Errorf("%d devices, the first %q", len(d), d[:3])
 	}
 }
