@@ -84,7 +84,7 @@
 //	1 Shield first       gate.go            TestWorld, TestArrival (at the server, before the answer), TestForeignFlush
 //	2 Temporary          address.go, nft    TestKilledBetweenAnyTwoCalls, TestStopAndAdopt
 //	3 Only ours          address.go adopt   TestWorld (an admin's address of our shape), the conformance of addresses
-//	4 Solicited passes   package rules      TestNeighbourhood, TestSessionsOutliveTheClosing, TestWhatMustPass, TestOneExchangePasses
+//	4 Solicited passes   package rules      TestNeighbourhood, TestPublishedPorts, TestSessionsOutliveTheClosing, TestWhatMustPass, TestOneExchangePasses
 //	  and nothing else   package rules      TestScansOfTheThrowAway, TestElicitors, TestNeighbourDiscoveryWithTricks, TestNothingAnswers
 //	5 Nobody else's      host.go, ipaddr    the conformance of addresses (never a default source), TestElicitors (no listener answers)
 //	6 No server alone    selection, clock   TestOneHostileServer, TestLimitsOfTheClock, TestVotesAsChronydDoes, TestDelayedOneWay
@@ -100,6 +100,7 @@
 //	                       anyone                   nothing else, before defragmentation and DNAT, on any device
 //	from a throw-away      anyone                   NS and NA, and the one solicited tuple
 //	the stable address     a closed neighbourhood   what the host began, ND and RA, DHCP replies, the ICMP errors of RFC 4890, trusted, allow
+//	a port it publishes    a closed neighbourhood   what was begun before, trusted, allow (by the port that is published)
 //	the stable address     anyone else              everything: what other tables say holds
 //
 // # Where this differs from the first design

@@ -23,7 +23,7 @@ func Compile(s Shield) (Table, error) {
 	for _, d := range s.Devices {
 		t.Chains = append(t.Chains, ingress(s, d))
 	}
-	t.Chains = append(t.Chains, prerouting(s), guard(s), postrouting(), leaving(s), input(), strangers6(s), strangers4(s), closed(s))
+	t.Chains = append(t.Chains, prerouting(s), guard(s), postrouting(), leaving(s), input(), strangers6(s), strangers4(s), published(s), closed(s))
 	return t, nil
 }
 
@@ -188,30 +188,58 @@ func strangers4(s Shield) Chain {
 	return c
 }
 
+// published guards what the host publishes under its own addresses and forwards
+// to others, as containers do: their packets never come to input. What it forwards
+// else is not its own.
+func published(s Shield) Chain {
+	c := Chain{Name: "published", Hook: &Hook{Name: "forward", Priority: -10}, Rules: []Rule{
+		rule("what was begun before", Known{}, Accept{}),
+		rule("trusted", v6, In{Fields: []Field{SAddr6}, Set: Trusted6}, Accept{}),
+		rule("trusted", v4, In{Fields: []Field{SAddr4}, Set: Trusted4}, Accept{}),
+	}}
+	for _, p := range protocols {
+		for _, port := range s.ports(p.name) { // one rule each: nft 1.0.6 cannot print a set of these
+			c.Rules = append(c.Rules, rule("allowed services", Is{Transport, p.id}, Is{PortPublished, port}, Accept{}))
+		}
+	}
+	for _, r := range slices.Concat(lookups(s, true), lookups(s, false)) {
+		r.Exprs = slices.Insert(r.Exprs, 1, Expr(Translated{})) // behind the family
+		c.Rules = append(c.Rules, r)
+	}
+	return c
+}
+
+// protocols have ports.
+var protocols = []struct {
+	name string
+	id   uint16
+	port Field
+}{{"tcp", TCP, DPortTCP}, {"udp", UDP, DPortUDP}}
+
+// ports are those of shield.allow.
+func (s Shield) ports(protocol string) []uint16 {
+	var ports []uint16
+	for _, a := range s.Allow {
+		if a.Proto == protocol {
+			ports = append(ports, a.Port)
+		}
+	}
+	slices.Sort(ports)
+	return slices.Compact(ports)
+}
+
 // allowed are the services that stay reachable.
 func allowed(s Shield, family Expr) []Rule {
 	var out []Rule
-	for _, x := range []struct {
-		proto string
-		id    uint16
-		port  Field
-	}{{"tcp", TCP, DPortTCP}, {"udp", UDP, DPortUDP}} {
-		var ports []uint16
-		for _, a := range s.Allow {
-			if a.Proto == x.proto {
-				ports = append(ports, a.Port)
-			}
-		}
-		slices.Sort(ports)
-		ports = slices.Compact(ports)
-		switch len(ports) {
+	for _, p := range protocols {
+		match := Expr(OneOf{p.port, s.ports(p.name)})
+		switch ports := s.ports(p.name); len(ports) {
 		case 0:
 			continue
 		case 1:
-			out = append(out, rule("allowed services", family, Is{Transport, x.id}, Is{x.port, ports[0]}, Accept{}))
-		default:
-			out = append(out, rule("allowed services", family, Is{Transport, x.id}, OneOf{x.port, ports}, Accept{}))
+			match = Is{p.port, ports[0]}
 		}
+		out = append(out, rule("allowed services", family, Is{Transport, p.id}, match, Accept{}))
 	}
 	return out
 }

@@ -42,6 +42,9 @@ type (
 	// Known holds where the packet belongs to a connection that conntrack knows
 	// (established or related).
 	Known struct{}
+	// Translated holds where the connection was begun to an address that the host
+	// publishes: its destination was translated (DNAT).
+	Translated struct{}
 	// Below holds for the first packets of a burst and then at a rate.
 	Below struct{ PerSecond, Burst uint32 }
 	// Note puts a field into a dynamic set, or renews it there, where that field
@@ -68,19 +71,20 @@ type (
 	Goto struct{ Chain string }
 )
 
-func (Is) expr()     {}
-func (OneOf) expr()  {}
-func (Within) expr() {}
-func (In) expr()     {}
-func (From) expr()   {}
-func (Known) expr()  {}
-func (Below) expr()  {}
-func (Note) expr()   {}
-func (Count) expr()  {}
-func (Log) expr()    {}
-func (Accept) expr() {}
-func (Drop) expr()   {}
-func (Goto) expr()   {}
+func (Is) expr()         {}
+func (OneOf) expr()      {}
+func (Within) expr()     {}
+func (In) expr()         {}
+func (From) expr()       {}
+func (Known) expr()      {}
+func (Translated) expr() {}
+func (Below) expr()      {}
+func (Note) expr()       {}
+func (Count) expr()      {}
+func (Log) expr()        {}
+func (Accept) expr()     {}
+func (Drop) expr()       {}
+func (Goto) expr()       {}
 
 func (e Is) String() string { return e.Field.String() + " " + e.Field.name(e.Value) }
 
@@ -106,8 +110,9 @@ func (e In) String() string {
 	return text + " @" + e.Set
 }
 
-func (e From) String() string { return fmt.Sprintf("iifname %q", e.Device) }
-func (Known) String() string  { return "ct state established,related" }
+func (e From) String() string     { return fmt.Sprintf("iifname %q", e.Device) }
+func (Known) String() string      { return "ct state established,related" }
+func (Translated) String() string { return "ct status dnat" }
 
 func (e Below) String() string {
 	return fmt.Sprintf("limit rate %d/second burst %d packets", e.PerSecond, e.Burst)

@@ -25,6 +25,7 @@ const (
 	DPortTCP
 	TypeICMP4
 	TypeICMP6
+	PortPublished // the transport port that a connection was begun to, before any translation
 )
 
 // Values of Family and Transport.
@@ -40,7 +41,7 @@ const (
 
 var fieldNames = [...]string{
 	"meta nfproto", "meta l4proto", "iifname", "ip saddr", "ip daddr", "ip6 saddr", "ip6 daddr",
-	"ip6 nexthdr", "ip6 hoplimit", "udp sport", "udp dport", "tcp dport", "icmp type", "icmpv6 type",
+	"ip6 nexthdr", "ip6 hoplimit", "udp sport", "udp dport", "tcp dport", "icmp type", "icmpv6 type", "ct original proto-dst",
 }
 
 func (f Field) String() string {
@@ -57,7 +58,7 @@ func (f Field) Bits() int {
 		return 32
 	case SAddr6, DAddr6:
 		return 128
-	case SPortUDP, DPortUDP, DPortTCP:
+	case SPortUDP, DPortUDP, DPortTCP, PortPublished:
 		return 16
 	case Inbound:
 		return 0

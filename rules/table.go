@@ -72,7 +72,7 @@ type Chain struct {
 // Hook is where a chain is called. Its policy is always accept: the shield can
 // only close.
 type Hook struct {
-	Name     string // ingress, prerouting, input or postrouting
+	Name     string // ingress, prerouting, input, forward or postrouting
 	Priority int
 	Device   string // ingress only
 }

@@ -203,6 +203,31 @@ func speak(t *testing.T, c net.Conn) {
 	}
 }
 
+// TestPublishedPorts: what the host publishes from a container is a service of
+// its own address, though its packets are forwarded; shield.allow means the port
+// that is published.
+func TestPublishedPorts(t *testing.T) {
+	t.Parallel()
+	tg := guarded(t, func(s *rules.Shield, _ *target) { s.Allow = append(s.Allow, rules.Service{Proto: "tcp", Port: 8444}) })
+	l := tg.lab
+	for _, sysctl := range []string{"ipv6/conf/eth0/accept_ra=2", "ipv6/conf/all/forwarding=1", "ipv4/ip_forward=1"} {
+		key, value, _ := strings.Cut(sysctl, "=")
+		tg.must(l.Host.Sysctl(key, value))
+	}
+	tg.must(l.Visitor.Serve([]uint16{80, 443}, nil))
+	tg.run(`table inet published {
+		chain prerouting { type nat hook prerouting priority -100;
+			meta nfproto ipv6 tcp dport 8443 dnat ip6 to [`+l.Visitor.Addr6.String()+`]:80; meta nfproto ipv6 tcp dport 8444 dnat ip6 to [`+l.Visitor.Addr6.String()+`]:443;
+			meta nfproto ipv4 tcp dport 8443 dnat ip to `+l.Visitor.Addr4.String()+`:80; meta nfproto ipv4 tcp dport 8444 dnat ip to `+l.Visitor.Addr4.String()+`:443; }
+		chain postrouting { type nat hook postrouting priority 100; masquerade; }
+	}`, "nft", "-f", "-")
+	for _, stable := range []netip.Addr{l.Host.Addr6, l.Host.Addr4} {
+		s := lab.Scan{Target: stable, TCP: []uint16{8443, 8444}}
+		tg.wantOpen("published ports, from an honest scanner", tg.scan(l.Scanner, s), "tcp/8443", "tcp/8444")
+		tg.wantOpen("published ports, from the closed neighbourhood", tg.scan(l.Harvester.Node, s), "tcp/8444")
+	}
+}
+
 // TestSessionsOutliveTheClosing: what was open before stays open.
 func TestSessionsOutliveTheClosing(t *testing.T) {
 	t.Parallel()

@@ -78,7 +78,7 @@ func (b *batch) deleteSet(name string) {
 	b.add(unix.NFT_MSG_DELSET, 0, "remove set "+name, ours().text(unix.NFTA_SET_NAME, name))
 }
 
-var hookNumbers = map[string]uint32{"prerouting": 0, "input": 1, "postrouting": 4, "ingress": 5}
+var hookNumbers = map[string]uint32{"prerouting": 0, "input": 1, "forward": 2, "postrouting": 4, "ingress": 5}
 
 func (b *batch) chain(c rules.Chain) {
 	a := ours().text(unix.NFTA_CHAIN_NAME, c.Name)

@@ -35,6 +35,8 @@ func load(f rules.Field, reg uint32) expr.Any {
 		return &expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg}
 	case rules.Transport:
 		return &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg}
+	case rules.PortPublished:
+		return &expr.Ct{Key: expr.CtKeyPROTODST, Register: reg} // of direction 0, the original one
 	}
 	p := places[f]
 	return &expr.Payload{DestRegister: reg, Base: p.base, Offset: p.offset, Len: uint32(f.Bits() / 8)}
@@ -64,7 +66,9 @@ func (b *batch) translate(e rules.Expr) ([]expr.Any, error) {
 		copy(name, e.Device)
 		return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: name}}, nil
 	case rules.Known:
-		return known(), nil
+		return anyBit(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), nil
+	case rules.Translated:
+		return anyBit(expr.CtKeySTATUS, 1<<5 /* IPS_DST_NAT */), nil
 	case rules.Below:
 		return []expr.Any{below(e)}, nil
 	case rules.Note:
@@ -111,10 +115,11 @@ func lookup(e rules.In) []expr.Any {
 	return append(out, &expr.Lookup{SourceRegister: 1, SetName: e.Set})
 }
 
-func known() []expr.Any {
-	mask := binary.NativeEndian.AppendUint32(nil, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
+// anyBit holds where conntrack has any of some bits set.
+func anyBit(key expr.CtKey, bits uint32) []expr.Any {
+	mask := binary.NativeEndian.AppendUint32(nil, bits)
 	return []expr.Any{
-		&expr.Ct{Register: 1, Key: expr.CtKeySTATE},
+		&expr.Ct{Register: 1, Key: key},
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: mask, Xor: make([]byte, 4)},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
 	}
