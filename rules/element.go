@@ -17,8 +17,8 @@ func (s Shield) Sets() []Set {
 		{Name: Exposed6, Kind: Addr6, Size: exposedSize, Timeout: true, Comment: "throw-away addresses under guard", Elements: exposedElements(s)},
 		{Name: Solicited6, Kind: Tuple6, Size: solicitedSize, Timeout: true, Comment: "server, port, our address, port: who may answer", Elements: solicitedElements(s, true)},
 		{Name: Solicited4, Kind: Tuple4, Size: solicitedSize, Timeout: true, Comment: "server, port, our address, port: who may answer", Elements: solicitedElements(s, false)},
-		{Name: Probes6, Kind: Addr6, Size: exposedSize, Timeout: true, Dynamic: true, Comment: "probes on each throw-away address"},
-		{Name: Limits6, Kind: Addr6, Size: exposedSize, Timeout: true, Dynamic: true, Default: limitsKept, Comment: "how much is told of each throw-away address"},
+		{Name: Probes6, Kind: Addr6, Size: probedSize, Timeout: true, Dynamic: true, Comment: "probes on each throw-away address"},
+		{Name: Limits6, Kind: Addr6, Size: probedSize, Timeout: true, Dynamic: true, Default: limitsKept, Comment: "how much is told of each throw-away address"},
 		{Name: Trusted6, Kind: Addr6, Interval: true, Comment: "never closed", Elements: trustedElements(s, true)},
 		{Name: Trusted4, Kind: Addr4, Interval: true, Comment: "never closed", Elements: trustedElements(s, false)},
 	}

@@ -26,8 +26,10 @@ const (
 	Trusted6   = "trusted6"
 
 	// Elements outlive their address by a day: at the shortest poll four servers
-	// make 5400 of them.
-	exposedSize   = 16384
+	// make 5900 of them, and sixteen whose addresses are kept a day make 43,200.
+	// Of those fewer are probed: what does not fit is dropped all the same.
+	exposedSize   = 65536
+	probedSize    = 16384
 	solicitedSize = 1024
 	hoodSize      = 65536
 

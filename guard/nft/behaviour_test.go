@@ -47,6 +47,29 @@ func TestTwentyThousandElements(t *testing.T) {
 	}
 }
 
+// TestAsManyAsAConfigurationMakes: sixteen servers, asked every 64 s from
+// addresses that are kept for a day and guarded for another. Then nothing could be
+// added any more, and no query would leave.
+func TestAsManyAsAConfigurationMakes(t *testing.T) {
+	const most = 16 * int(48*time.Hour/(64*time.Second))
+	k := newKernel(t)
+	s := k.open(t)
+	w := wish()
+	w.Exposed = nil
+	until := mono() + 24*time.Hour
+	for i := range most {
+		w.Exposed = append(w.Exposed, rules.Exposed{Addr: addr(i), Until: until})
+	}
+	must(t, s.Grow(mono(), w))
+	if got := seen(t, s); len(got.Exposed) != most {
+		t.Errorf("%d of %d are guarded", len(got.Exposed), most)
+	}
+	k.nft(t, "add table inet other", "-f", "-") // and everything is read anew
+	began := time.Now()
+	seen(t, s)
+	t.Logf("all %d are read in %s", most, time.Since(began).Round(time.Millisecond))
+}
+
 // TestFullSet: the error says so, and the next call works.
 func TestFullSet(t *testing.T) {
 	k := newKernel(t)
