@@ -26,7 +26,7 @@ type Config struct {
 	MaxBackward   time.Duration
 
 	Rotate    string // "query", "server" or "off"
-	Interface string // empty: the one of the default route
+	Interface string // empty: the one that leads to the internet
 	Keep      time.Duration
 	MaxAddrs  int
 	Control   int
