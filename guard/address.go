@@ -311,6 +311,8 @@ func (g *Guard) adopt() bool {
 		g.clock.forward, g.clock.backward = max(left.Clock.Forward, 0), max(left.Clock.Backward, 0)
 	}
 	g.beginSteering(left.Clock)
+	g.findDead(left.Clock)
+	g.revive()
 	for _, r := range left.Exposures {
 		g.adoptRecord(r)
 	}

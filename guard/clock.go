@@ -42,9 +42,10 @@ type ground uint8
 const (
 	within    ground = iota // clock.max_change, of which it is a part
 	ordered                 // an admin's word for this one, which clears what was counted
-	deadClock               // the clock is from before the build: forward without a limit, once a boot
+	deadClock               // the clock is from before the build, or was saved later: forward without a limit, once a boot
 	refused                 // none: nothing moves, and the kernel is told not to be believed
 	disarming               // none: nothing moves, and the kernel is told of no leap second any more
+	revived                 // the clock is from before the build, or was saved later: set to that, which is no sync
 )
 
 func (c *clock) pending() bool { return c.fix.Key != 0 }
@@ -54,7 +55,7 @@ func (c *clock) pending() bool { return c.fix.Key != 0 }
 func (g *Guard) correct(freq float64) {
 	c := &g.clock
 	on, why := g.ground(c.offset)
-	fix := Fix{Key: g.key(), Frequency: freq, Before: c.frequency, TakeOver: on == ordered,
+	fix := Fix{Frequency: freq, Before: c.frequency, TakeOver: on == ordered,
 		Error: c.distance + c.offset.Abs(), Leap: int(c.leap)}
 	switch {
 	case why != "":
@@ -73,7 +74,13 @@ func (g *Guard) correct(freq float64) {
 		fix.Over = over(fix.Slew)
 		fix.Sync = fix.Error < unsyncAt
 	}
-	c.fix, c.fixGround, c.fixBy = fix, on, g.now.Mono+correctWithin
+	g.intend(fix, on)
+}
+
+// intend puts a correction into the plan, with a key of its own.
+func (g *Guard) intend(fix Fix, on ground) {
+	fix.Key = g.key()
+	g.clock.fix, g.clock.fixGround, g.clock.fixBy = fix, on, g.now.Mono+correctWithin
 }
 
 // pretend corrects the virtual clock of those who only observe, which nothing
@@ -117,7 +124,7 @@ func (g *Guard) ground(offset time.Duration) (on ground, why string) {
 		return refused, fmt.Sprintf("%s is before this program was built", target.UTC().Format(time.RFC3339))
 	case g.orders.stepping():
 		return ordered, ""
-	case offset > 0 && !c.wild && g.now.Wall.Before(g.build):
+	case offset > 0 && !c.wild && (g.saved.dead || g.now.Wall.Before(g.build)):
 		return deadClock, ""
 	case offset > 0 && c.forward+offset > g.conf.MaxForward:
 		why = fmt.Sprintf("%+.3f s is more than clock.max_change.forward leaves (%s of %s used)", offset.Seconds(), c.forward, g.conf.MaxForward)
@@ -142,6 +149,7 @@ func (g *Guard) seeClock(ev ClockSeen) {
 	c := &g.clock
 	if ev.Key == 0 && !c.steer.found {
 		c.steer.found, c.frequency = true, ev.Frequency
+		g.seeSaved(ev)
 		if ev.Err != nil {
 			g.note(KindNotice, fmt.Sprintf("clock: %v", ev.Err))
 		}
@@ -168,6 +176,7 @@ func (g *Guard) seeClock(ev ClockSeen) {
 		return
 	}
 	c.agreed, c.why = true, ""
+	g.saved.dead, g.saved.next = false, g.now.Mono
 	g.endSyncs("")
 	g.record(Record{Kind: KindClock, Text: corrected(fix, c.distance),
 		Clock: &ClockRecord{BootID: g.host.BootID, Forward: c.forward, Backward: c.backward, CorrectedAt: g.now.Wall.UTC(),
@@ -183,6 +192,7 @@ func (g *Guard) count(moves ...time.Duration) {
 		c.forward, c.backward = 0, 0
 	case deadClock:
 		c.wild = true
+	case revived:
 	default:
 		for _, moved := range moves {
 			c.forward += max(moved, 0)

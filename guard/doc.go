@@ -44,7 +44,7 @@
 //	steer.go    what is learnt of the clock
 //	orders.go   what admins want             ledger.go   records, and what was restored
 //	host.go     facts and what they allow    report.go   status
-//	leap.go     leap seconds
+//	leap.go     leap seconds                 saved.go    the clock over a reboot
 //
 // # The clock
 //

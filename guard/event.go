@@ -41,7 +41,15 @@ type (
 		At        Instant       // when it was made, by the clocks as they were then; zero: now
 		Made      time.Duration // what was stepped
 		Frequency float64       // ppm by which the kernel makes its clock faster
+		Saved     time.Time     // at start: when the clock was last saved; zero: never
+		Epoch     time.Time     // at start: what the vendor or the admin says is past; zero: nothing
 		Err       error
+	}
+
+	// Saved ends a Save.
+	Saved struct {
+		Key Key
+		Err error
 	}
 
 	// Resolved ends a Lookup.
@@ -83,6 +91,7 @@ func (Restored) event()   {}
 func (HostSeen) event()   {}
 func (KernelSeen) event() {}
 func (ClockSeen) event()  {}
+func (Saved) event()      {}
 func (Resolved) event()   {}
 func (Answered) event()   {}
 func (Recorded) event()   {}

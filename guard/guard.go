@@ -41,6 +41,7 @@ type Guard struct {
 
 	round  round
 	clock  clock
+	saved  saved
 	ledger ledger
 	orders orders
 }
@@ -109,6 +110,8 @@ func (g *Guard) absorb(ev Event) {
 		g.seeKernel(ev)
 	case ClockSeen:
 		g.seeClock(ev)
+	case Saved:
+		g.seeSave(ev)
 	case Resolved:
 		g.resolved(ev)
 	case Answered:
@@ -137,6 +140,7 @@ func (g *Guard) advance() bool {
 	changed = g.judgeRound() || changed
 	changed = g.advanceHoods() || changed
 	changed = g.advanceShield() || changed
+	changed = g.advanceSaved() || changed
 	changed = g.advanceOrders() || changed
 	return changed
 }
@@ -145,6 +149,7 @@ func (g *Guard) plan() Plan {
 	p := Plan{
 		Kernel:  g.planKernel(),
 		Fix:     g.planFix(),
+		Save:    g.saved.save,
 		Lookups: g.planLookups(),
 		Asks:    g.planAsks(),
 		Records: g.planRecords(),

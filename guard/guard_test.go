@@ -21,7 +21,7 @@ func at() *Guard {
 	g.now = Instant{Mono: time.Hour, Boot: time.Hour, Wall: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)}
 	g.conf = Config{Use: 4, MinAgree: 3, PollMin: 64 * time.Second, PollMax: 2048 * time.Second, Rotate: "query", Keep: 2 * time.Hour, MaxAddrs: 8,
 		Shield: rules.Enforce, Hold: 15 * time.Minute, StepWhen: "start", StepThreshold: time.Second / 2, MaxForward: 10 * time.Second, MaxBackward: 5 * time.Second}
-	g.host = Host{
+	g.host = Host{BootID: "this boot",
 		Link: Link{Index: 2, Name: "eth0"}, Prefix: prefix("2001:db8:1:1::/64"), Source6: addr("2001:db8:1:1::55"), Source4: addr("192.0.2.9"),
 		Addrs: []netip.Addr{addr("2001:db8:1:1::55"), addr("192.0.2.9")}, LinkAddrs: []netip.Addr{addr("fe80::55"), addr("2001:db8:1:1::55")},
 		Preferred: []netip.Addr{addr("2001:db8:1:1::55")}, MaxAddrs: 16, Devices: []string{"eth0"},

@@ -43,6 +43,10 @@ type ideal struct {
 	fixes    []Fix
 	replies  []Reply
 	notes    []string
+	saved    ClockSeen // what is found at start
+	saves    []Save
+	saveErr  error
+	holdSave bool
 	lastWish Kernel
 }
 
@@ -77,7 +81,7 @@ func (w *ideal) restart() {
 // start sees the empty kernel, and lets a time pass.
 func (w *ideal) start(d time.Duration) *ideal {
 	w.step(Restored{Ledger: Snapshot{Clock: w.clock}})
-	w.step(ClockSeen{Frequency: w.freq})
+	w.step(ClockSeen{Frequency: w.freq, Saved: w.saved.Saved, Epoch: w.saved.Epoch})
 	w.step(KernelSeen{})
 	w.run(d)
 	return w
@@ -151,6 +155,11 @@ func (w *ideal) next() Event {
 		w.freq = f.Frequency
 		w.slew = servo.Slew{Phase: f.Slew.Seconds(), First: w.now.Mono + time.Second - time.Duration(w.now.Wall.Nanosecond()), Constant: f.Over}
 		return ClockSeen{Key: f.Key, Made: f.Step, Frequency: f.Frequency}
+	}
+	if s := p.Save; s.Key != 0 && !w.begun[s.Key] && !w.holdSave {
+		w.begun[s.Key] = true
+		w.saves = append(w.saves, s)
+		return Saved{Key: s.Key, Err: w.saveErr}
 	}
 	if n := len(p.Records); n > 0 {
 		for _, r := range p.Records {

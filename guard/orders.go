@@ -55,6 +55,7 @@ func (g *Guard) order(ev Ordered) {
 	case "stop":
 		if !g.orders.stopping() {
 			g.orders.stop, g.orders.stopBy = ev.Key, g.now.Mono+stopWithin
+			g.saved.next = g.now.Mono
 			for _, s := range g.servers {
 				g.cancelQueries(s, "stopping")
 			}
@@ -139,6 +140,9 @@ func (g *Guard) advanceOrders() bool {
 		if a.kind == "throw-away" && (a.phase == held || g.stands(a.addr)) && !g.due(o.stopBy) {
 			return false
 		}
+	}
+	if g.saved.save.Key != 0 && !g.due(o.stopBy) {
+		return false
 	}
 	if len(g.ledger.records) > 0 && g.ledger.err == nil && !g.due(o.stopBy) {
 		return false

@@ -24,10 +24,12 @@ type Key uint64
 //
 // Kernel is state: the latest wish wins and applying it twice changes nothing.
 // Lookups and Asks are jobs: begun once, absent means cancelled, one ending event
-// each. Records stay until they are acknowledged by Recorded. Fix happens once a key.
+// each. Records stay until they are acknowledged by Recorded. Fix and Save happen once
+// a key.
 type Plan struct {
 	Kernel  Kernel
 	Fix     Fix
+	Save    Save
 	Lookups []Lookup
 	Asks    []Ask // here = the socket is open, which is until 3 s after the answer
 	Records []Record
@@ -71,6 +73,12 @@ type Fix struct {
 	Frequency float64 // ppm by which the kernel is to make its clock faster
 	Before    float64 // ppm that it makes now; where it does not, another program steers, and nothing is done
 	TakeOver  bool    // do it even so
+}
+
+// Save keeps the clock for the next boot. Zero Key: there is nothing to do.
+type Save struct {
+	Key    Key
+	Synced bool // the clock is right: one that was saved ahead of it goes back, and others are told that it was synchronised
 }
 
 // Ask is one exchange with a server.
@@ -154,6 +162,7 @@ type ClockRecord struct {
 	CorrectedAt       time.Time     `json:"corrected_at"`
 	Frequency         float64       `json:"frequency_ppm"` // that the kernel was given
 	Skew              float64       `json:"skew_ppm"`      // its standard deviation; 0: nothing was learnt
+	Dead              bool          `json:"dead"`          // at boot it was before what had been saved, and was not corrected yet
 }
 
 // Reply ends an order.

@@ -242,8 +242,9 @@ func (g *Guard) Line() string {
 }
 
 // Ready reports whether the daemon stands: configured, the host known, and the
-// shield seen as it is wanted, or known to be impossible. It never waits for DNS.
+// shield seen as it is wanted, or known to be impossible, and the clock no earlier
+// than it was saved. It never waits for DNS.
 func (g *Guard) Ready() bool {
-	return g.configured && g.restored && g.hostSeen && g.seenOnce &&
+	return g.configured && g.restored && g.hostSeen && g.seenOnce && !g.reviving() &&
 		(g.seenErr != nil || g.seen.Shield.Mode == g.shieldMode())
 }

@@ -14,6 +14,9 @@ func (p Plan) String() string {
 	if p.Fix.Key != 0 {
 		fmt.Fprintf(&b, "fix %d step=%s slew=%s error=%s sync=%t leap=%d\n", p.Fix.Key, p.Fix.Step, p.Fix.Slew, p.Fix.Error, p.Fix.Sync, p.Fix.Leap)
 	}
+	if p.Save.Key != 0 {
+		fmt.Fprintf(&b, "save %d synced=%t\n", p.Save.Key, p.Save.Synced)
+	}
 	for _, l := range p.Lookups {
 		fmt.Fprintf(&b, "lookup %d %s by=%s\n", l.Key, l.Name, l.By)
 	}

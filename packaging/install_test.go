@@ -50,6 +50,7 @@ func TestInstalledOnRealSystemd(t *testing.T) {
 		{"systemd finds nothing to say", systemdIsContent},
 		{"timedatectl set-ntp", timedatectlSwitches},
 		{"it comes back after a kill", comesBackAfterKill},
+		{"it keeps the saved clock", keepsTheSavedClock},
 		{"upgrade of a daemon that runs, disarmed", upgrades},
 		{"root starts it by hand", rootStartsItByHand},
 		{"a rival takes over", rivalTakesOver},
@@ -283,6 +284,30 @@ func comesBackAfterKill(t *testing.T, m *machine, _ *network) {
 	if restarts := m.property("NRestarts"); restarts != "1" {
 		t.Errorf("restarted %s times", restarts)
 	}
+}
+
+// The saved clock is taken over from whoever had it. The container may not set its
+// clock, so that the daemon has no server here, and saves at its stop.
+func keepsTheSavedClock(t *testing.T, m *machine, _ *network) {
+	const saved = "/var/lib/systemd/timesync/clock"
+	m.run("systemctl", "stop", "ntpveil")
+	m.run("mkdir", "-p", "/var/lib/systemd/timesync")
+	m.run("touch", "--date=yesterday", saved)
+	m.run("chown", "-R", "nobody", "/var/lib/systemd/timesync")
+	m.write("/etc/ntpveil/conf.d/observe.toml", "[time]\nservers = [\"2001:db8:ffff::1\"]\n")
+	m.run("systemctl", "start", "ntpveil")
+	if owner := m.run("stat", "--format=%U", saved); owner != "ntpveil\n" {
+		t.Errorf("the saved clock belongs to %s", owner)
+	}
+	m.run("systemctl", "stop", "ntpveil")
+	if out, err := m.try("find", saved, "-mmin", "-10"); err != nil || out == "" {
+		t.Errorf("the clock was not saved at the stop: %v\n%s", err, m.run("journalctl", "--no-pager", "-n", "20", "-u", "ntpveil"))
+	}
+	if out, err := m.try("ls", "/run/systemd/timesync"); err == nil {
+		t.Errorf("after the stop of a clock that was never synchronised: %s", out)
+	}
+	m.write("/etc/ntpveil/conf.d/observe.toml", observing)
+	m.run("systemctl", "start", "ntpveil")
 }
 
 // install unpacks the package over whatever is there, as an upgrade does.

@@ -32,6 +32,21 @@ func TestUnitConflictsWithEveryRival(t *testing.T) {
 	}
 }
 
+// What waits for the clock to be set, or to be right, waits for us. The directories
+// are those that the daemon writes to (sysclock.System).
+func TestUnitKeepsTheSavedClock(t *testing.T) {
+	for key, want := range map[string][]string{
+		"Before": {"time-set.target", "time-sync.target"}, "Wants": {"time-set.target"},
+		"StateDirectory": {"ntpveil", "systemd/timesync"}, "RuntimeDirectory": {"ntpveil", "systemd/timesync"},
+	} {
+		got := settings(t, key)
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %v, not %v", key, got, want)
+		}
+	}
+}
+
 // settings are all words that the unit gives a key.
 func settings(t *testing.T, key string) (words []string) {
 	t.Helper()

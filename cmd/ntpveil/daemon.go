@@ -52,6 +52,7 @@ func serve(ctx context.Context, load func() (guard.Config, error), stderr io.Wri
 		return err
 	}
 	clock := sysclock.New(sysclock.Kernel, built())
+	clock.Files = sysclock.System
 	log := journal.New(stderr)
 	defer log.Close()
 	parts := daemon.Parts{

@@ -56,6 +56,7 @@ type Daemon struct {
 	askJobs  *jobs
 	lookups  *jobs
 	fixed    guard.Key // the last correction that was begun
+	saved    guard.Key // the last save
 	ready    bool
 	line     string
 	changed  chan struct{} // closed and renewed whenever the status may have changed
@@ -223,6 +224,7 @@ func (d *Daemon) step(ev guard.Event) bool {
 	d.recorder.want(plan.Records)
 	d.begin(plan)
 	d.correct(plan.Fix)
+	d.save(plan.Save)
 	for _, r := range plan.Replies {
 		d.answer(r)
 	}
@@ -259,6 +261,16 @@ func (d *Daemon) correct(fix guard.Fix) {
 	d.fixed = fix.Key
 	seen := d.parts.Clock.Fix(fix)
 	go d.emit(seen)
+}
+
+// save saves the clock once a key. Nobody waits for a disk that hangs, not even
+// the end.
+func (d *Daemon) save(s guard.Save) {
+	if s.Key == 0 || s.Key == d.saved {
+		return
+	}
+	d.saved = s.Key
+	go func() { d.emit(d.parts.Clock.Save(s)) }()
 }
 
 // tell lets the service manager and whoever waits know of a change.

@@ -162,6 +162,10 @@ func (f fakeRest) Fix(fix guard.Fix) guard.ClockSeen {
 	return guard.ClockSeen{Key: fix.Key, Made: fix.Step}
 }
 
+func (f fakeRest) Save(s guard.Save) guard.Saved {
+	return guard.Saved{Key: s.Key, Err: f.call(fmt.Sprintf("save synced=%t", s.Synced))}
+}
+
 func (f fakeRest) Write(r guard.Record) {
 	f.mu.Lock()
 	f.notes = append(f.notes, r.Text)
@@ -191,7 +195,7 @@ func (f *fake) now() guard.Instant {
 func run(t *testing.T, f *fake) (*Daemon, func() error) {
 	t.Helper()
 	d := New(Parts{Shield: f, Addresses: fakeAddrs{f}, Facts: fakeFacts{f}, Asker: fakeRest{f}, Resolver: fakeRest{f}, Clock: fakeRest{f}, Jumps: fakeJumps{f},
-		Ledger: fakeLedger{f}, Journal: fakeRest{f}, Now: f.now, Load: func() (guard.Config, error) { return f.conf, f.confErr }, Version: "test",
+		Ledger: fakeLedger{f}, Journal: fakeRest{f}, Now: f.now, Load: func() (guard.Config, error) { return f.conf, f.confErr }, Version: "test", Build: began.AddDate(-1, 0, 0),
 		Watchdog: 30 * time.Millisecond}, f.conf)
 	ctx, cancel := context.WithCancel(context.Background())
 	end := make(chan error, 1)
@@ -256,6 +260,29 @@ func TestSyncsAndStopsInOrder(t *testing.T) {
 	}
 	if _, _, err := d.Status(context.Background()); !errors.Is(err, errStopped) {
 		t.Errorf("status after the stop: %v", err)
+	}
+}
+
+func TestTheClockIsSavedAtASyncAndAtTheStop(t *testing.T) {
+	f := newFake()
+	f.conf.Observe = false
+	f.fail["save synced=true"] = errors.New("save clock: read-only file system")
+	_, stop := run(t, f)
+	await(t, f, "STATUS=synchronised")
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	saves := 0
+	for _, call := range f.history() {
+		if call == "save synced=true" {
+			saves++
+		}
+	}
+	if saves != 2 {
+		t.Errorf("saved %d times: %v", saves, f.history())
+	}
+	if slices.Index(f.notes, "save clock: read-only file system") < 0 {
+		t.Errorf("the failure was not said: %q", f.notes)
 	}
 }
 

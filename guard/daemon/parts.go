@@ -65,8 +65,11 @@ type Resolver interface {
 
 // Clock corrects the host's clock, or pretends to (package sysclock).
 type Clock interface {
-	Look() guard.ClockSeen // the frequency, at start
+	Look() guard.ClockSeen // at start: the frequency, and what was saved
 	Fix(fix guard.Fix) guard.ClockSeen
+	// Save keeps the time for the next boot. It may take as long as a disk does, and
+	// runs beside a Fix.
+	Save(s guard.Save) guard.Saved
 }
 
 // Jumps tells of jumps of the clock (package sysclock).

@@ -17,10 +17,22 @@ type Clock struct {
 	Freq  float64 // ppm by which it was made faster
 	Error time.Duration
 	Sync  bool
+
+	Saved time.Time // when it was last saved; zero: never
+	Told  bool      // others were told that it was synchronised
 }
 
 // Look is that of the adapter.
-func (m *Clock) Look() guard.ClockSeen { return guard.ClockSeen{Frequency: m.Freq} }
+func (m *Clock) Look() guard.ClockSeen { return guard.ClockSeen{Frequency: m.Freq, Saved: m.Saved} }
+
+// Save is that of the adapter.
+func (m *Clock) Save(s guard.Save) guard.Saved {
+	if s.Synced || m.Wall.After(m.Saved) {
+		m.Saved = m.Wall
+	}
+	m.Told = m.Told || s.Synced
+	return guard.Saved{Key: s.Key}
+}
 
 // Fix is that of the adapter.
 func (m *Clock) Fix(fix guard.Fix) guard.ClockSeen {

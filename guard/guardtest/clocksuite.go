@@ -68,3 +68,45 @@ func ConformClock(t *testing.T, open func(t *testing.T) ClockBench) {
 		})
 	}
 }
+
+// SaveBench is an implementation of daemon.Clock whose clock goes, and was last
+// saved an hour after, or before, the present.
+type SaveBench struct {
+	Clock daemon.Clock
+	Now   func() time.Time
+	Told  func() bool
+}
+
+// ConformSave is what every implementation of daemon.Clock that saves must do.
+// open makes one that was saved so long after the present; nil: never.
+func ConformSave(t *testing.T, open func(t *testing.T, ahead *time.Duration) SaveBench) {
+	hour, past := time.Hour, -time.Hour
+	for name, tt := range map[string]struct {
+		ahead  *time.Duration
+		synced bool
+		kept   bool // what was saved stays
+	}{
+		"for the first time":                        {nil, false, false},
+		"for the first time, synchronised":          {nil, true, false},
+		"forward":                                   {&past, false, false},
+		"forward, synchronised":                     {&past, true, false},
+		"never back":                                {&hour, false, true},
+		"back where the clock is known to be right": {&hour, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := open(t, tt.ahead)
+			before := b.Clock.Look().Saved
+			if before.IsZero() != (tt.ahead == nil) {
+				t.Fatalf("saved at %s before", before)
+			}
+			seen := b.Clock.Save(guard.Save{Key: 7, Synced: tt.synced})
+			after := b.Clock.Look().Saved
+			if seen != (guard.Saved{Key: 7}) || b.Told() != tt.synced {
+				t.Errorf("%+v, others were told: %t", seen, b.Told())
+			}
+			if tt.kept != after.Equal(before) || !tt.kept && b.Now().Sub(after).Abs() > 10*time.Second {
+				t.Errorf("saved at %s, then at %s", before, after)
+			}
+		})
+	}
+}

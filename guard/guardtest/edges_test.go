@@ -47,6 +47,16 @@ func TestClockModelConforms(t *testing.T) {
 	})
 }
 
+func TestClockModelSaves(t *testing.T) {
+	ConformSave(t, func(_ *testing.T, ahead *time.Duration) SaveBench {
+		m := &Clock{Wall: ClockNoon}
+		if ahead != nil {
+			m.Saved = m.Wall.Add(*ahead)
+		}
+		return SaveBench{Clock: m, Now: func() time.Time { return m.Wall }, Told: func() bool { return m.Told }}
+	})
+}
+
 func TestEdgeModelsPrint(t *testing.T) {
 	m := &Resolver{Names: map[string][]netip.Addr{"b.example.": nil, "a.example.": {netip.MustParseAddr("192.0.2.1")}}}
 	if got, want := m.String(), "a.example. [192.0.2.1]\nb.example. []\n"; got != want {

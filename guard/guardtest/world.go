@@ -2,6 +2,7 @@ package guardtest
 
 import (
 	"container/heap"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -51,7 +52,7 @@ type World struct {
 	lookups map[guard.Key]bool
 	gone    map[guard.Key]bool // keys that left the plan of this life
 	fixes   map[guard.Key]bool
-	fixing  bool
+	saving  bool
 	stopKey guard.Key
 	quiet   bool // no accidents
 	done    bool
@@ -117,11 +118,14 @@ func newWorld(seed uint64) *World {
 	}
 	w.kernel = truth{exposed: map[netip.Addr]time.Duration{}, tuples: map[rules.Solicited]time.Duration{}, hoods: map[netip.Prefix]time.Duration{}, addrs: map[netip.Addr]*liveAddr{}}
 	w.judge.lastAsk = map[netip.Prefix][]time.Duration{}
+	w.disk.Clock.BootID = bootID // not the first run of this boot
 	w.net.build()
 	w.drift = (2*w.rng.Float64() - 1) * honestDrift
 	w.conf = plainConfig()
 	return w
 }
+
+const bootID = "world"
 
 // honestDrift is the most that a crystal is off by, in ppm.
 const honestDrift = 80
@@ -177,7 +181,7 @@ func (w *World) start() {
 	w.guard = guard.New(seed, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 	w.asks, w.lookups, w.gone, w.fixes = map[guard.Key]*talk{}, map[guard.Key]bool{}, map[guard.Key]bool{}, map[guard.Key]bool{}
 	w.replies = map[guard.Key]bool{}
-	w.pending, w.wish, w.working, w.again, w.fixing = nil, guard.Kernel{}, false, false, false
+	w.pending, w.wish, w.working, w.again, w.saving = nil, guard.Kernel{}, false, false, false
 	w.stopKey, w.done = 0, false
 	w.judge.newLife()
 	w.logf("start")
@@ -236,6 +240,7 @@ func (w *World) carryOut(p guard.Plan) {
 	w.doLookups(p.Lookups)
 	w.doRecords(p.Records)
 	w.doFix(p.Fix)
+	w.doSave(p.Save)
 	if p.Done {
 		w.done = true
 		w.finish()
@@ -372,6 +377,30 @@ func replace[T any](list []T, x T, same func(a, b T) bool) []T {
 		return list
 	}
 	return append(list, x)
+}
+
+// doSave keeps the clock: not in a life that only observes, and one at a time.
+func (w *World) doSave(s guard.Save) {
+	if s.Key == 0 || w.fixes[s.Key] {
+		return
+	}
+	w.fixes[s.Key] = true
+	if w.conf.Observe || w.saving {
+		w.judge.fail("save %d: observing %t, another is under way %t", s.Key, w.conf.Observe, w.saving)
+	}
+	w.saving = true
+	takes := time.Millisecond
+	if !w.quiet {
+		takes *= time.Duration(s.Key % 1000)
+	}
+	w.in(takes, w.life, func() {
+		w.saving = false
+		var err error
+		if !w.quiet && s.Key%7 == 0 {
+			err = errors.New("save clock: no space left on device")
+		}
+		w.step(guard.Saved{Key: s.Key, Err: err})
+	})
 }
 
 func (w *World) doFix(f guard.Fix) {

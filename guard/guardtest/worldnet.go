@@ -109,7 +109,7 @@ func (w *World) stable6() netip.Addr {
 var stable4 = netip.MustParseAddr("198.51.100.10")
 
 func (w *World) host() guard.Host {
-	h := guard.Host{BootID: "world", MaxAddrs: 16, Devices: []string{"eth0", "eth1"}}
+	h := guard.Host{BootID: bootID, MaxAddrs: 16, Devices: []string{"eth0", "eth1"}}
 	if !w.net.up {
 		return h
 	}

@@ -29,6 +29,7 @@ func Kernel(tx *unix.Timex) (int, error) { return unix.ClockAdjtime(unix.CLOCK_R
 
 // Clock is the kernel's clock.
 type Clock struct {
+	Files Files // set before its first use
 	call  Call
 	floor time.Time
 	now   func() guard.Instant
@@ -38,10 +39,11 @@ type Clock struct {
 // land: the build date.
 func New(call Call, floor time.Time) *Clock { return &Clock{call: call, floor: floor, now: Now} }
 
-// Look reads the frequency. It needs no privilege.
+// Look reads the frequency and what was saved. It needs no privilege.
 func (c *Clock) Look() guard.ClockSeen {
 	freq, err := c.frequency()
-	return guard.ClockSeen{Frequency: freq, Err: err}
+	saved, epoch, before := c.Files.before()
+	return guard.ClockSeen{Frequency: freq, Saved: saved, Epoch: epoch, Err: errors.Join(err, before)}
 }
 
 func (c *Clock) frequency() (float64, error) {
@@ -107,6 +109,9 @@ func (c *Clock) adjust(tx *unix.Timex) error {
 
 // Observer pretends: it touches nothing.
 type Observer struct{ *Clock }
+
+// Save reports that nothing was saved.
+func (Observer) Save(s guard.Save) guard.Saved { return guard.Saved{Key: s.Key} }
 
 // Fix reports that nothing was made.
 func (Observer) Fix(fix guard.Fix) guard.ClockSeen { return guard.ClockSeen{Key: fix.Key} }

@@ -10,9 +10,11 @@
 //     it is left to that one, with an error.
 //   - No step lands before the floor that the clock was made with, and no slew is
 //     longer than the kernel takes: such a wish is an error and touches nothing.
+//   - What is saved goes back only where the caller knows that the clock is right.
+//     No link is followed, nothing but a regular file is touched, no directory made.
 //   - A leap second is armed only on the day at whose end it can come, whatever
 //     the servers say earlier: the kernel knows no other day than the current one.
 //
 // [Now] is the one place where the daemon asks for the time. A [Clock] is used by
-// one goroutine.
+// one goroutine, but for Save.
 package sysclock
