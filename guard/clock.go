@@ -31,6 +31,7 @@ type clock struct {
 	fix         Fix
 	fixBy       time.Duration
 	fixGround   ground
+	localRTC    bool
 	wild        bool          // the one unlimited way forward of this boot was used
 	forward     time.Duration // summed since boot
 	backward    time.Duration
@@ -148,7 +149,7 @@ func (g *Guard) unmoved(what, why string) {
 func (g *Guard) seeClock(ev ClockSeen) {
 	c := &g.clock
 	if ev.Key == 0 && !c.steer.found {
-		c.steer.found, c.frequency = true, ev.Frequency
+		c.steer.found, c.frequency, c.localRTC = true, ev.Frequency, ev.LocalRTC
 		g.seeSaved(ev)
 		if ev.Err != nil {
 			g.note(KindNotice, fmt.Sprintf("clock: %v", ev.Err))
@@ -166,7 +167,7 @@ func (g *Guard) seeClock(ev ClockSeen) {
 		g.giveUp(ev.Err.Error())
 		return
 	}
-	c.fix = Fix{}
+	c.fix, c.localRTC = Fix{}, ev.LocalRTC
 	g.count(ev.Made+fix.Slew, g.beyondHonest())
 	g.steered(ev.At, fix, ev.Made)
 	if ev.Made != 0 {

@@ -158,6 +158,9 @@ func (g *Guard) weaknesses() []Weakness {
 	if st := g.shieldStatus(); st.State != "in force" {
 		add("shield-"+st.State, "the shield drops nothing: "+st.Reason)
 	}
+	if g.clock.localRTC && !g.conf.Observe {
+		add("local-rtc", "the hardware clock holds local time (/etc/adjtime), so that it is left alone, and the kernel says of its clock that it is not synchronised; `timedatectl set-local-rtc 0` changes that")
+	}
 	g.addressWeaknesses(add)
 	if g.conf.MinAgree < 3 {
 		add("min-agree", fmt.Sprintf("%d agreeing servers are enough to move the clock: a lying one may be among them", g.conf.MinAgree))

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -111,11 +112,14 @@ func TestASecondRunKnowsWhatTheFirstFound(t *testing.T) {
 
 func TestAnObservedClockIsNeitherRevivedNorSaved(t *testing.T) {
 	w := newIdeal(t, func(c *Config) { c.Observe = true })
-	w.saved.Saved = w.now.Wall.Add(-day)
+	w.saved.Saved, w.saved.LocalRTC = w.now.Wall.Add(-day), true
 	w.stepped(-3 * day)
 	w.start(10 * time.Minute)
 	if len(w.fixes) != 0 || len(w.saves) != 0 {
 		t.Errorf("fixes %+v, saves %+v", w.fixes, w.saves)
+	}
+	if slices.ContainsFunc(w.g.Status(w.now).Weaknesses, func(x Weakness) bool { return x.Code == "local-rtc" }) {
+		t.Error("the hardware clock matters to nobody here")
 	}
 }
 
@@ -192,5 +196,14 @@ func TestASaveThatFails(t *testing.T) {
 	w.run(2 * time.Second)
 	if !w.plan.Done || len(w.saves) != saves {
 		t.Errorf("a disk that hangs keeps the daemon: done %t", w.plan.Done)
+	}
+}
+
+func TestLocalTimeInTheHardwareClockIsSaid(t *testing.T) {
+	w := newIdeal(t, nil)
+	w.saved.LocalRTC = true
+	w.start(0)
+	if !slices.ContainsFunc(w.g.Status(w.now).Weaknesses, func(x Weakness) bool { return x.Code == "local-rtc" }) {
+		t.Error("not said")
 	}
 }

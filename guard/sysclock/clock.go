@@ -43,7 +43,7 @@ func New(call Call, floor time.Time) *Clock { return &Clock{call: call, floor: f
 func (c *Clock) Look() guard.ClockSeen {
 	freq, err := c.frequency()
 	saved, epoch, before := c.Files.before()
-	return guard.ClockSeen{Frequency: freq, Saved: saved, Epoch: epoch, Err: errors.Join(err, before)}
+	return guard.ClockSeen{Frequency: freq, LocalRTC: c.Files.localRTC(), Saved: saved, Epoch: epoch, Err: errors.Join(err, before)}
 }
 
 func (c *Clock) frequency() (float64, error) {
@@ -57,13 +57,14 @@ func (c *Clock) frequency() (float64, error) {
 // Fix makes one correction: a step, or a slew in place of what is left of the
 // one before, the frequency, and the kernel's idea of the error.
 func (c *Clock) Fix(fix guard.Fix) guard.ClockSeen {
-	if err := c.fix(fix); err != nil {
+	local := c.Files.localRTC()
+	if err := c.fix(fix, local); err != nil {
 		return guard.ClockSeen{Key: fix.Key, Err: fmt.Errorf("correct clock: %w", err)}
 	}
-	return guard.ClockSeen{Key: fix.Key, At: c.now(), Made: fix.Step, Frequency: fix.Frequency}
+	return guard.ClockSeen{Key: fix.Key, At: c.now(), Made: fix.Step, Frequency: fix.Frequency, LocalRTC: local}
 }
 
-func (c *Clock) fix(fix guard.Fix) error {
+func (c *Clock) fix(fix guard.Fix, localRTC bool) error {
 	after := c.now().Wall.Add(fix.Step)
 	switch {
 	case fix.Slew.Abs() > maxSlew:
@@ -83,6 +84,9 @@ func (c *Clock) fix(fix guard.Fix) error {
 	slew(tx, fix.Slew, fix.Over)
 	steer(tx, fix.Frequency)
 	describe(tx, fix, after)
+	if localRTC {
+		tx.Status |= unix.STA_UNSYNC
+	}
 	return c.adjust(tx)
 }
 

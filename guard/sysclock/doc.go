@@ -12,6 +12,8 @@
 //     longer than the kernel takes: such a wish is an error and touches nothing.
 //   - What is saved goes back only where the caller knows that the clock is right.
 //     No link is followed, nothing but a regular file is touched, no directory made.
+//   - Where the hardware clock holds local time the kernel's stays marked as not
+//     synchronised, so that no UTC is written there.
 //   - A leap second is armed only on the day at whose end it can come, whatever
 //     the servers say earlier: the kernel knows no other day than the current one.
 //

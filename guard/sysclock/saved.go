@@ -15,9 +15,10 @@ import (
 // Files are where the clock is kept over a reboot, and what is read about it. An
 // empty path: nothing is kept, or read.
 type Files struct {
-	Saved  string // its mtime is when the clock was last saved
-	Epoch  string // its mtime is certainly past
-	Synced string // there as soon as the clock was synchronised in this boot
+	Saved   string // its mtime is when the clock was last saved
+	Epoch   string // its mtime is certainly past
+	Synced  string // there as soon as the clock was synchronised in this boot
+	Adjtime string // adjtime_config(5)
 }
 
 // System are the files of systemd: those of its timesyncd, so that a host that
@@ -25,7 +26,7 @@ type Files struct {
 // finds what it waits for.
 var System = Files{
 	Saved: "/var/lib/systemd/timesync/clock", Epoch: "/usr/lib/clock-epoch",
-	Synced: "/run/systemd/timesync/synchronized",
+	Synced: "/run/systemd/timesync/synchronized", Adjtime: "/etc/adjtime",
 }
 
 // before is what was saved before this run; a time is zero where there is no file.

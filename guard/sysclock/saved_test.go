@@ -18,7 +18,7 @@ import (
 func files(t *testing.T) Files {
 	dir := t.TempDir()
 	return Files{Saved: filepath.Join(dir, "clock"), Epoch: filepath.Join(dir, "clock-epoch"),
-		Synced: filepath.Join(dir, "synchronized")}
+		Synced: filepath.Join(dir, "synchronized"), Adjtime: filepath.Join(dir, "adjtime")}
 }
 
 // quiet is a kernel that takes everything.
