@@ -32,6 +32,7 @@ type clock struct {
 	fixBy       time.Duration
 	fixGround   ground
 	localRTC    bool
+	spoiled     bool          // since the correction was planned the clock was changed by another program, or slept
 	wild        bool          // the one unlimited way forward of this boot was used
 	forward     time.Duration // summed since boot
 	backward    time.Duration
@@ -75,6 +76,7 @@ func (g *Guard) correct(freq float64) {
 		fix.Over = over(fix.Slew)
 		fix.Sync = fix.Error < unsyncAt
 	}
+	c.spoiled = false
 	g.intend(fix, on)
 }
 
@@ -82,6 +84,16 @@ func (g *Guard) correct(freq float64) {
 func (g *Guard) intend(fix Fix, on ground) {
 	fix.Key = g.key()
 	g.clock.fix, g.clock.fixGround, g.clock.fixBy = fix, on, g.now.Mono+correctWithin
+}
+
+// disown tells the kernel that its clock is believed no longer. A step it knows
+// of by itself (ntp_clear), and of an error that has grown to 16 s; of a sleep,
+// after which the time came from the hardware clock, it takes no notice.
+func (g *Guard) disown() {
+	c := &g.clock
+	if c.agreed && !c.pending() && !g.conf.Observe {
+		g.intend(Fix{Error: unsyncAt, Frequency: honest(c.frequency), Before: c.frequency}, refused)
+	}
 }
 
 // pretend corrects the virtual clock of those who only observe, which nothing
@@ -176,7 +188,7 @@ func (g *Guard) seeClock(ev ClockSeen) {
 	if c.fixGround >= refused {
 		return
 	}
-	c.agreed, c.why = true, ""
+	c.agreed, c.why = !c.spoiled, ""
 	g.saved.dead, g.saved.next = false, g.now.Mono
 	g.endSyncs("")
 	g.record(Record{Kind: KindClock, Text: corrected(fix, c.distance),

@@ -63,7 +63,8 @@ func (g *Guard) watchTime(slept, stepped time.Duration) {
 	switch {
 	case slept > awake:
 		g.note(KindNotice, fmt.Sprintf("the host slept for %s: asking for the time anew", slept.Round(time.Second)))
-	case stepped.Abs() > time.Second && !g.clock.pending():
+		g.disown()
+	case stepped.Abs() > time.Second && !(g.clock.pending() && (stepped-g.clock.fix.Step).Abs() <= time.Second):
 		g.note(KindNotice, fmt.Sprintf("the clock was stepped by %s by another program: asking for the time anew", stepped.Round(time.Millisecond)))
 		g.recordBuckets()
 	default:
@@ -71,6 +72,7 @@ func (g *Guard) watchTime(slept, stepped time.Duration) {
 	}
 	g.clock.stepAllowed, g.clock.steer.lost, g.clock.leapt = true, true, 0
 	g.clock.agreed = g.clock.agreed && g.conf.Observe
+	g.clock.spoiled = true
 	g.startOver()
 }
 

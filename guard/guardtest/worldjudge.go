@@ -289,6 +289,9 @@ func (w *World) judgeFix(f guard.Fix) {
 	if w.conf.Observe {
 		j.fail("fix %d while observing", f.Key)
 	}
+	if f.Step == 0 && f.Slew == 0 && !f.Sync { // moves nothing: the clock is not believed
+		return
+	}
 	if j.answers < w.conf.MinAgree {
 		j.fail("fix %d from %d samples", f.Key, j.answers)
 	}
