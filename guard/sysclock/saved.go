@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -72,11 +73,10 @@ func touch(path string, back bool) error {
 	if path == "" {
 		return nil
 	}
-	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o644)
+	f, err := openOrMake(path)
 	if err != nil {
-		return &fs.PathError{Op: "open", Path: path, Err: err}
+		return err
 	}
-	f := os.NewFile(uintptr(fd), path)
 	defer f.Close()
 	info, err := f.Stat()
 	switch {
@@ -92,4 +92,22 @@ func touch(path string, back bool) error {
 		return &fs.PathError{Op: "touch", Path: path, Err: err}
 	}
 	return nil
+}
+
+// openOrMake opens a file, or makes one that belongs to whom its directory belongs
+// to: of a daemon that root starts by hand, too, the service can go on with it.
+func openOrMake(path string) (*os.File, error) {
+	const plain = os.O_WRONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK
+	f, err := os.OpenFile(path, plain, 0)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return f, err
+	}
+	if f, err = os.OpenFile(path, plain|os.O_CREATE|os.O_EXCL, 0o644); err != nil {
+		return nil, err
+	}
+	var owner unix.Stat_t
+	if os.Geteuid() == 0 && unix.Stat(filepath.Dir(path), &owner) == nil {
+		_ = f.Chown(int(owner.Uid), int(owner.Gid))
+	}
+	return f, nil
 }

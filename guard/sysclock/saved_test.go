@@ -105,6 +105,25 @@ func TestOnlyOurFileIsTouched(t *testing.T) {
 	}
 }
 
+// TestWhatRootMakesIsTheServices: it could not touch a file of root's later.
+func TestWhatRootMakesIsTheServices(t *testing.T) {
+	c := New(quiet, build)
+	c.Files = files(t)
+	const service = 65534
+	if err := os.Chown(filepath.Dir(c.Files.Saved), service, service); err != nil {
+		t.Skipf("giving a directory away takes root: %v", err)
+	}
+	if seen := c.Save(guard.Save{Key: 1, Synced: true}); seen.Err != nil {
+		t.Fatal(seen.Err)
+	}
+	for _, path := range []string{c.Files.Saved, c.Files.Synced} {
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil || st.Uid != service || st.Gid != service {
+			t.Errorf("%s belongs to %d:%d, %v", path, st.Uid, st.Gid, err)
+		}
+	}
+}
+
 func TestNothingIsSavedWithoutFiles(t *testing.T) {
 	t.Chdir(t.TempDir())
 	if seen := New(quiet, build).Save(guard.Save{Key: 1, Synced: true}); seen != (guard.Saved{Key: 1}) {
