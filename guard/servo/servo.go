@@ -81,11 +81,10 @@ func (s *Servo) Observe(readings []Reading) {
 		r := readings[0]
 		s.Restart(r.At, r.Offset, r.Delay)
 	}
-	for _, r := range readings {
-		s.way(r).learn(r.Delay.Seconds(), s.at)
-	}
+	s.meet(readings)
 	queued := s.queued(readings)
 	s.bank.mix()
+	even := s.even(readings)
 	likely := make([]float64, len(s.bank.models))
 	for _, r := range readings {
 		z := r.Offset - s.origin + s.course.stepped
@@ -95,12 +94,45 @@ func (s *Servo) Observe(readings []Reading) {
 		s.pass(r.At.Seconds())
 		i := s.index(r.Server)
 		for k, m := range s.bank.models {
-			sigma := m.noise(s.ways[i], r.Delay.Seconds())
+			sigma := m.noise(s.ways[i], r.Delay.Seconds()) * max(even[k]/m.noise(s.ways[i], s.ways[i].typical()), 1)
 			likely[k] += m.update(firstBias+i, z.Seconds()+s.course.ahead(r.At.Seconds()), sigma*sigma+queued)
 		}
 	}
 	s.bank.weigh(likely)
 }
+
+// meet takes the delays of a round in. Of a new way no less asymmetry is thought
+// possible than of the one in the middle: a server that claims a tiny delay is not
+// the one that all others are measured by.
+func (s *Servo) meet(readings []Reading) {
+	var delays []float64
+	for _, r := range readings {
+		delays = append(delays, r.Delay.Seconds())
+	}
+	middle := median(delays)
+	for i, r := range readings {
+		s.way(r.Server, max(middle, delays[i])).learn(delays[i], s.at)
+	}
+}
+
+// even is, for each model, how precise the way in the middle of a round is usually.
+// No way counts as more precise: its delays are the word of one server, which tells
+// what it likes of how long it held a packet.
+func (s *Servo) even(readings []Reading) []float64 {
+	out := make([]float64, len(s.bank.models))
+	for k, m := range s.bank.models {
+		var usual []float64
+		for _, r := range readings {
+			w := s.ways[s.index(r.Server)]
+			usual = append(usual, m.noise(w, w.typical()))
+		}
+		out[k] = median(usual)
+	}
+	return out
+}
+
+// median is the one in the middle; of two there, the larger.
+func median(x []float64) float64 { return slices.Sorted(slices.Values(x))[len(x)/2] }
 
 // queued is the variance that a queue which every reading of a round met adds to
 // each: on the line that the ways share, it errs all of them alike, and so do the
@@ -121,9 +153,7 @@ func (s *Servo) queued(readings []Reading) float64 {
 	case at-s.queue > 2*queueLasts:
 		s.queue = 0
 		s.NewWays()
-		for _, r := range readings {
-			s.way(r).learn(r.Delay.Seconds(), s.at)
-		}
+		s.meet(readings)
 		return 0
 	}
 	every := max(at-s.at, 1)
@@ -151,10 +181,10 @@ func (s *Servo) index(server netip.AddrPort) int {
 	return -1
 }
 
-// way is the way to a reading's server; a new one takes the place of the one
-// that was not heard of for longest, where there are too many.
-func (s *Servo) way(r Reading) *way {
-	if i := s.index(r.Server); i >= 0 {
+// way is the way to a server; a new one, of such a delay, takes the place of the
+// one that was not heard of for longest, where there are too many.
+func (s *Servo) way(server netip.AddrPort, delay float64) *way {
+	if i := s.index(server); i >= 0 {
 		return s.ways[i]
 	}
 	if len(s.ways) >= maxServers {
@@ -166,10 +196,10 @@ func (s *Servo) way(r Reading) *way {
 		}
 		s.forget(oldest)
 	}
-	w := &way{server: r.Server}
+	w := &way{server: server}
 	s.ways = append(s.ways, w)
 	for _, m := range s.bank.models {
-		m.grow(max(biasShare*r.Delay.Seconds(), granularity))
+		m.grow(max(biasShare*delay, granularity))
 	}
 	return w
 }

@@ -97,6 +97,34 @@ func TestLongerWays(t *testing.T) {
 	}
 }
 
+// TestTinyDelay: a server may claim any delay. One that claims none moves the clock
+// no more than its part of the servers.
+func TestTinyDelay(t *testing.T) {
+	for seed := range uint64(20) {
+		c := newClockSim(path{delay: queued(1e-2, 1e-3), wander: 1e-9}, seed)
+		loop, now, sum := newSteered(), time.Duration(0), 0.
+		const rounds = 500
+		for range rounds {
+			readings := c.readings(now)
+			readings[2].Delay = time.Microsecond
+			readings[2].Offset += 2 * time.Millisecond
+			slew, freq := loop.round(now, readings)
+			c.pending, c.freq = slew.Seconds(), freq
+			for range 64 {
+				c.second()
+				now += time.Second
+			}
+			sum += c.behind * c.behind
+			if math.Abs(freq) > 200e-6 {
+				t.Fatalf("seed %d, after %s: %.1f ppm", seed, now, freq*1e6)
+			}
+		}
+		if rms := math.Sqrt(sum / rounds); rms > 1e-3 {
+			t.Errorf("seed %d: %.6f s RMS", seed, rms)
+		}
+	}
+}
+
 // TestManyServers: the one that was not heard of for longest makes room.
 func TestManyServers(t *testing.T) {
 	s := New(0, UnknownFreq, 0)
