@@ -48,6 +48,7 @@ const (
 	refused                 // none: nothing moves, and the kernel is told not to be believed
 	disarming               // none: nothing moves, and the kernel is told of no leap second any more
 	revived                 // the clock is from before the build, or was saved later: set to that, which is no sync
+	lapsed                  // none: nothing moves, and the frequency is one that a crystal may need
 )
 
 func (c *clock) pending() bool { return c.fix.Key != 0 }
@@ -238,9 +239,13 @@ func (g *Guard) planFix() Fix {
 	return g.clock.fix
 }
 
-// advanceClock gives a correction up that nobody acknowledged.
+// advanceClock gives a correction up that nobody acknowledged, and a frequency
+// that nobody confirms.
 func (g *Guard) advanceClock() bool {
-	if !g.clock.pending() || !g.due(g.clock.fixBy) {
+	if !g.clock.pending() {
+		return g.lapse()
+	}
+	if !g.due(g.clock.fixBy) {
 		return false
 	}
 	g.giveUp(fmt.Sprintf("the correction was not made within %s", correctWithin))

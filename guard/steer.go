@@ -142,6 +142,20 @@ func (g *Guard) drifts(d time.Duration) time.Duration {
 	return time.Duration(math.Sqrt(max(float64(then)*float64(then)-float64(now)*float64(now), 0)))
 }
 
+// lapse ends a frequency beyond what any crystal may need that two syncs did not
+// confirm. What it moves the clock by is counted at the next correction, and there
+// may be none.
+func (g *Guard) lapse() bool {
+	c := &g.clock
+	if g.conf.Observe || c.frequency == honest(c.frequency) || c.steer.Servo == nil ||
+		!g.due(max(c.steer.since, c.fixBy)+2*g.round.interval) {
+		return false
+	}
+	c.fix = Fix{Key: g.key(), Frequency: honest(c.frequency), Before: c.frequency, Error: g.distance(), Sync: g.synced(), Leap: int(c.leap)}
+	c.fixGround, c.fixBy = lapsed, g.now.Mono+correctWithin
+	return true
+}
+
 // beyondHonest is by how much the frequency moved the clock since it was set, apart from
 // what any crystal may need.
 func (g *Guard) beyondHonest() time.Duration {

@@ -179,3 +179,31 @@ func TestAnotherCrystal(t *testing.T) {
 		t.Errorf("the clock is behind by %s", w.truth)
 	}
 }
+
+// TestFrequencyLapses: servers that drag the clock and then are gone leave no
+// frequency behind that no crystal needs, for nobody counts what it does.
+func TestFrequencyLapses(t *testing.T) {
+	w := newIdeal(t, nil)
+	w.start(time.Hour)
+	for range 120 {
+		w.run(time.Minute)
+		w.truth += 400 * time.Microsecond * 60 // what the servers say
+	}
+	if w.freq < 300 {
+		t.Fatalf("the servers drag, and the frequency is %+.1f ppm", w.freq)
+	}
+	for _, s := range fourServers {
+		w.silent[addr(s.Host)] = true
+	}
+	w.run(30 * time.Minute)
+	if w.freq != honestFreq {
+		t.Errorf("without any answer the frequency stays %+.1f ppm", w.freq)
+	}
+	before := len(w.fixes)
+	w.fixErr = errors.New("operation not permitted")
+	w.g.clock.frequency, w.freq = 300, 300
+	w.run(time.Hour)
+	if n := len(w.fixes) - before; n == 0 || n > 40 {
+		t.Errorf("%d tries in an hour at what is not permitted", n)
+	}
+}
