@@ -398,6 +398,37 @@ func TestALossIsOverWhenItIsMended(t *testing.T) {
 	}
 }
 
+// TestAShieldThatVanishedUnderTheWorkIsPutBackSoon, though nobody told of it: the
+// kernel's messages may have been lost.
+func TestAShieldThatVanishedUnderTheWorkIsPutBackSoon(t *testing.T) {
+	for name, left := range map[string]rules.Shield{"table": {}, "device": {Mode: rules.Enforce}} {
+		f := &flushed{fake: newFake(), left: left}
+		k := newKernel(f, fakeAddrs{f.fake}, func() time.Duration { return time.Hour }, func(guard.KernelSeen) {})
+		k.want(guard.Kernel{Act: true, Shield: rules.Shield{Mode: rules.Enforce, Devices: []string{"eth0"}}})
+		if err := k.work(); err == nil {
+			t.Errorf("%s: nothing is wrong, it thinks, and looks again in %s", name, lookEvery)
+		}
+		f.goOn = true
+		if err := k.work(); err != nil {
+			t.Errorf("%s: once it stays: %v", name, err)
+		}
+	}
+}
+
+// flushed is a shield that somebody changes as soon as it is put up.
+type flushed struct {
+	*fake
+	left rules.Shield
+	goOn bool
+}
+
+func (f *flushed) Shrink(now time.Duration, want rules.Shield) error {
+	if !f.goOn {
+		f.shield = f.left
+	}
+	return f.fake.Shrink(now, want)
+}
+
 // TestHostIsReadByOneAtATime: facts that were read before a change must not be
 // told after those that were read after it.
 func TestHostIsReadByOneAtATime(t *testing.T) {

@@ -3,11 +3,14 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"ntpveil/guard"
+	"ntpveil/rules"
 )
 
 const (
@@ -138,7 +141,17 @@ func (k *kernel) work() error {
 		k.mu.Unlock()
 	}
 	k.report(seen)
-	return cmp.Or(seen.Err, seen.AddrErr)
+	return cmp.Or(seen.Err, seen.AddrErr, asWished(wish, seen.Kernel.Shield))
+}
+
+// asWished says what is not in force though it was just put up: somebody was
+// quicker, and the message of it may be lost.
+func asWished(wish guard.Kernel, seen rules.Shield) error {
+	bare := func(device string) bool { return !slices.Contains(seen.Devices, device) }
+	if !wish.Act || seen.Mode == wish.Shield.Mode && !slices.ContainsFunc(wish.Shield.Devices, bare) {
+		return nil
+	}
+	return errors.New("see shield: it changed as soon as it was put up")
 }
 
 func (k *kernel) apply(wish guard.Kernel) (shield, addrs error) {
