@@ -36,7 +36,7 @@ func TestTwentyThousandElements(t *testing.T) {
 			t.Fatalf("%s: %d exposed, %d neighbourhoods", name, len(got.Exposed), len(got.Hoods))
 		}
 		for i, x := range got.Exposed {
-			if x.Addr != addr(i) || x.Until < until || x.Until > until+time.Second {
+			if x.Addr != addr(i) || x.Until < until || x.Until > until+5*time.Second { // the transaction itself may take a while
 				t.Fatalf("%s: %s until %s, wished %s", name, x.Addr, x.Until, until)
 			}
 		}
