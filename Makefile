@@ -16,6 +16,9 @@ COMMIT      ?= $(shell $(GIT) rev-parse --short=12 HEAD 2>/dev/null || echo unkn
 TESTFLAGS   ?=
 FUZZTIME    ?= 10s
 BENCHTIME   ?= 1s
+# How many worlds of each profile bench-clock runs side by side, and how long.
+SEEDS       ?= 20
+LENGTH      ?= 40m
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2# 2026.2.2
 
 # The daemon sets no clock to before this: the changelog's date in a package, the
@@ -34,10 +37,10 @@ MAN   := dist/man/ntpveil.8 dist/man/ntpveil.toml.5
 SHELLS := bash zsh fish
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo setup test check lint fuzz bench man completions install deb clean
+.PHONY: help build demo setup test check lint fuzz bench bench-clock man completions install deb clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build the static binary bin/ntpveil (POOL=2.vendor.pool.ntp.org sets the default pool)
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ntpveil ./cmd/ntpveil
@@ -69,6 +72,10 @@ fuzz: ## run every fuzz target for FUZZTIME
 
 bench: ## run the benchmarks
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+
+bench-clock: setup ## measure ntpveil's clock against chronyd's (SEEDS worlds a profile, LENGTH each, side by side)
+	PATH="$$(packaging/setup --path)" $(ASROOT) go test ./guard/lab/clockbench -v -run '^TestBenchClock$$' -timeout 0 \
+		-args -bench-clock -seeds $(SEEDS) -length $(LENGTH)
 
 man: $(MAN) ## build the man pages (needs scdoc)
 
