@@ -36,9 +36,10 @@ var (
 // Reading is what a program says.
 type Reading struct {
 	At       time.Time // of the machine's clock: in the middle of the question and the answer
-	Offset   float64   // s by which the machine's clock is behind
-	Distance float64   // s: its root distance
-	Agreeing int       // servers that it says agree; -1: it has none
+	Took     time.Duration
+	Offset   float64 // s by which the machine's clock is behind
+	Distance float64 // s: its root distance
+	Agreeing int     // servers that it says agree; -1: it has none
 }
 
 // usable is said of a reading with an error.
@@ -101,12 +102,13 @@ func (p *ntpveil) run(ctx context.Context, n *lab.Node, binary string, servers [
 func (p *ntpveil) read(ctx context.Context) (Reading, error) {
 	before := time.Now()
 	s, err := control.Call(ctx, p.path("control.sock"), control.Request{Verb: "status"})
-	at := middle(before)
+	r := reading(before)
 	if err != nil {
-		return Reading{At: at, Agreeing: -1}, p.unanswered(err)
+		return r, p.unanswered(err)
 	}
 	p.up.Store(true)
-	return Reading{At: at, Offset: s.Clock.Offset, Distance: s.Clock.RootDistance, Agreeing: agreeing(s)}, nil
+	r.Offset, r.Distance, r.Agreeing = s.Clock.Offset, s.Clock.RootDistance, agreeing(s)
+	return r, nil
 }
 
 func agreeing(s *guard.Status) (n int) {
@@ -121,7 +123,11 @@ func agreeing(s *guard.Status) (n int) {
 	return n
 }
 
-func middle(before time.Time) time.Time { return before.Add(time.Since(before) / 2) }
+// reading begins one of a question that was asked before and is answered now.
+func reading(before time.Time) Reading {
+	took := time.Since(before)
+	return Reading{At: before.Add(took / 2), Took: took, Agreeing: -1}
+}
 
 // chronyd is a real one. It touches no clock.
 type chronyd struct{ daemon }
@@ -138,7 +144,7 @@ func (p *chronyd) run(ctx context.Context, n *lab.Node, servers []netip.AddrPort
 func (p *chronyd) read(ctx context.Context) (Reading, error) {
 	before := time.Now()
 	out, err := chronyc(ctx, p.path("run/sock"))
-	r := Reading{At: middle(before), Agreeing: -1}
+	r := reading(before)
 	if err != nil {
 		return r, p.unanswered(err)
 	}

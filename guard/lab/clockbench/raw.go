@@ -74,18 +74,21 @@ type (
 func (l lastSample) read(context.Context) (Reading, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return Reading{At: time.Now(), Offset: l.last, Agreeing: -1}, nil
+	r := reading(time.Now())
+	r.Offset = l.last
+	return r, nil
 }
 
 func (p pllReading) read(context.Context) (Reading, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := time.Now()
-	return Reading{At: now, Offset: p.pll.ahead(now), Agreeing: -1}, nil
+	r := reading(time.Now())
+	r.Offset = p.pll.ahead(r.At)
+	return r, nil
 }
 
 func (zero) read(context.Context) (Reading, error) {
-	return Reading{At: time.Now(), Agreeing: -1}, nil
+	return reading(time.Now()), nil
 }
 
 // pll is the kernel's, with the time constant that systemd-timesyncd sets for a
