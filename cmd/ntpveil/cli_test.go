@@ -211,11 +211,12 @@ func TestScreens(t *testing.T) {
 	file, socket := configured(t, "")
 	f := serving(t, socket)
 	for args, want := range map[string][]string{
-		"status":          {"Synchronised: yes", "observe, offset -0.000125 s", "disarmed: by an admin", "shield-disarmed: the shield drops nothing"},
-		"servers -v":      {"x  falseticker", "x  2001:db8:101::1", "377", "+3600.000000  0.000000", "offset +3600 s"},
-		"exposures":       {"2001:db8:1::a7", "throw-away", "2026-11-01 12:00:00 UTC", "9"},
-		"disarm --for 1h": {"nothing for 1h0m0s"},
-		"waitsync":        {""},
+		"status":                 {"Synchronised: yes", "observe, offset -0.000125 s", "disarmed: by an admin", "shield-disarmed: the shield drops nothing"},
+		"servers -v":             {"x  falseticker", "x  2001:db8:101::1", "377", "+3600.000000  0.000000", "offset +3600 s"},
+		"exposures":              {"2001:db8:1::a7", "throw-away", "2026-11-01 12:00:00 UTC", "9"},
+		"disarm --for 1h":        {"nothing for 1h0m0s"},
+		"disarm --for 1h --json": {`"state": "disarmed"`, `"table": "inet ntpveil"`},
+		"waitsync":               {""},
 	} {
 		code, out, stderr := cli(t, append([]string{"--config", file}, strings.Fields(args)...)...)
 		for _, w := range want {

@@ -86,10 +86,18 @@ func disarmCmd(o *options) *cobra.Command {
 			if _, err := o.call(cmd.Context(), "disarm shield", control.Request{Verb: "disarm", For: length.String()}); err != nil {
 				return err
 			}
+			if o.json {
+				s, err := o.call(cmd.Context(), "read status", control.Request{Verb: "status"})
+				if err != nil {
+					return err
+				}
+				return printJSON(cmd.OutOrStdout(), s.Shield)
+			}
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "the shield drops nothing for %s; `ntpveil arm` ends it sooner\n", length)
 			return err
 		},
 	}
+	jsonFlag(cmd, o)
 	cmd.Flags().DurationVar(&length, "for", 0, "for this `time`, up to 24h")
 	return cmd
 }
