@@ -103,6 +103,8 @@ install: build man completions ## install below DESTDIR and PREFIX; nothing is s
 	install -D -m 0644 systemd/sysusers.conf '$(DESTDIR)$(PREFIX)/lib/sysusers.d/ntpveil.conf'
 	install -D -m 0644 systemd/tmpfiles.conf '$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/ntpveil.conf'
 	packaging/third-party bin/ntpveil | install -D -m 0644 /dev/stdin '$(DESTDIR)$(PREFIX)/share/doc/ntpveil/third-party.txt'
+	install -D -m 0644 packaging/dhcp/dhclient '$(DESTDIR)/etc/dhcp/dhclient-exit-hooks.d/ntpveil'
+	install -D -m 0755 packaging/dhcp/networkmanager '$(DESTDIR)$(PREFIX)/lib/NetworkManager/dispatcher.d/50-ntpveil'
 	install -d '$(DESTDIR)/etc/ntpveil/conf.d'
 	test -e '$(DESTDIR)/etc/ntpveil/ntpveil.toml' || \
 		install -m 0644 packaging/ntpveil.toml '$(DESTDIR)/etc/ntpveil/ntpveil.toml'

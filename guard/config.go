@@ -13,7 +13,7 @@ type Config struct {
 	Pools        []string // names, each giving many servers
 	Servers      []Server // configured ones, each as its own server
 	AllowPrivate bool
-	DHCP         string // "join" or "off": what a later version does with the servers that the network names
+	DHCP         string // "join" or "off": what is done with the servers that the network names
 	Use          int    // servers to keep
 	MinAgree     int    // fewer agreeing servers move nothing
 	PollMin      time.Duration

@@ -45,6 +45,7 @@
 //	orders.go   what admins want             ledger.go   records, and what was restored
 //	host.go     facts and what they allow    report.go   status
 //	leap.go     leap seconds                 saved.go    the clock over a reboot
+//	dhcp.go     servers that the network names
 //
 // # The clock
 //
@@ -69,6 +70,12 @@
 // guard's deadline is fixed when the address is made, a day after the address's
 // own, and is never shortened.
 //
+// # Servers that the network names
+//
+// They vote with the others, but never outvote them: a vote that they alone won is
+// annulled as long as any other answered one of its last eight queries. After that
+// as many as are to be had, or min_agree, are believed alone, and status says so.
+//
 // # Leap seconds
 //
 // The kernel is told of one on 30 June and 31 December (UTC) alone, as long as the
@@ -87,7 +94,8 @@
 //	4 Solicited passes   package rules      TestNeighbourhood, TestPublishedPorts, TestSessionsOutliveTheClosing, TestWhatMustPass, TestOneExchangePasses
 //	  and nothing else   package rules      TestScansOfTheThrowAway, TestElicitors, TestNeighbourDiscoveryWithTricks, TestNothingAnswers
 //	5 Nobody else's      host.go, ipaddr    the conformance of addresses (never a default source), TestElicitors (no listener answers)
-//	6 No server alone    selection, clock   TestOneHostileServer, TestLimitsOfTheClock, TestVotesAsChronydDoes, TestDelayedOneWay
+//	6 No server alone    selection, clock   TestOneHostileServer, TestLimitsOfTheClock, TestVotesAsChronydDoes, TestDelayedOneWay,
+//	                                         TestNetworkDoesNotOutvote
 //	7 Evidence           report.go          exposures and the packets dropped to them are counted; no more is claimed
 //	8 Restraint          servers.go         TestWorld, TestTwentyRestarts, TestBuckets
 //	9 What it cannot do  report.go          TestRotation, TestNoPrefix, the scenarios

@@ -125,6 +125,7 @@ type Host struct {
 	Route6    bool
 	Gateways  []netip.Addr // every gateway of every route
 	Resolvers []netip.Addr // of /etc/resolv.conf
+	NTP       []netip.Addr // time servers that the network names
 	Peers     []netip.Addr // far ends of established TCP sessions
 	MaxAddrs  int          // net.ipv6.conf.LINK.max_addresses; 0: no limit
 	Devices   []string     // every device that can receive a packet from outside, sorted

@@ -88,14 +88,7 @@ func (g *Guard) hush(due time.Duration) time.Duration {
 // leapMajority acts on what a vote says of leap seconds: around one it must not
 // be against our own clock, and where nobody won it nobody may have one armed.
 func (g *Guard) leapMajority(res *selection.Result, from []*server) {
-	if why := g.lateForLeap(*res, from); why != "" {
-		res.Agreed, res.Reason = false, why
-		for i, v := range res.Verdicts {
-			if v.State != selection.Unusable {
-				res.Verdicts[i] = selection.Verdict{State: selection.Undecided, Reason: why}
-			}
-		}
-	}
+	annul(res, g.lateForLeap(*res, from))
 	for _, v := range res.Verdicts {
 		if v.State == selection.Undecided {
 			g.disarmLeap()

@@ -99,7 +99,7 @@ func (g *Guard) notNow() string {
 	if len(can) == 0 {
 		return "there is no route to any server"
 	}
-	at := can[min(g.conf.MinAgree, len(can))-1].at
+	at := can[min(g.enough(), len(can))-1].at
 	if at <= g.now.Mono+ahead {
 		return ""
 	}

@@ -165,6 +165,9 @@ func (g *Guard) weaknesses() []Weakness {
 	if g.conf.MinAgree < 3 {
 		add("min-agree", fmt.Sprintf("%d agreeing servers are enough to move the clock: a lying one may be among them", g.conf.MinAgree))
 	}
+	if g.alone() {
+		add("dhcp-alone", fmt.Sprintf("only servers that the network names answer, %d that agree are enough: whoever runs the network can set the clock, within clock.max_change (time.dhcp)", g.enough()))
+	}
 	if g.ledger.err != nil {
 		add("ledger", "no query leaves: "+g.ledger.err.Error())
 	}
@@ -229,7 +232,7 @@ func (g *Guard) whyNoServers() string {
 		}
 	}
 	if len(g.sources) == 0 {
-		return "none is configured"
+		return "none is configured, and the network names none"
 	}
 	return "its name was not resolved yet"
 }

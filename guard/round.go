@@ -70,7 +70,7 @@ func (g *Guard) advanceRound() bool {
 	}
 	r.asked = 0
 	can := g.turns()
-	if enough := min(g.conf.MinAgree, len(can)); enough == 0 || can[enough-1].at > due {
+	if enough := min(g.enough(), len(can)); enough == 0 || can[enough-1].at > due {
 		at := g.now.Mono + time.Second
 		if enough > 0 {
 			at = max(at, can[enough-1].at)
@@ -135,7 +135,7 @@ func (g *Guard) waitsForMore() bool {
 	if g.clock.rounds > 0 || g.settled() && (g.seated() >= g.conf.Use || len(g.conf.Pools) == 0) {
 		return false
 	}
-	return !g.due(g.started + firstAnswers)
+	return !g.due(g.started + g.firstWait())
 }
 
 // judgeRound judges when every exchange of a sync is over.
@@ -176,7 +176,8 @@ func (g *Guard) judge() selection.Result {
 		cands = append(cands, selection.Candidate{Sample: s.sample, Age: g.now.Mono - s.sample.At})
 		from = append(from, s)
 	}
-	res := selection.Judge(cands, g.conf.MinAgree)
+	res := selection.Judge(cands, g.enough())
+	annul(&res, g.networkAlone(res, from))
 	g.leapMajority(&res, from)
 	for i, s := range from {
 		s.verdict, s.judged = res.Verdicts[i], true

@@ -22,7 +22,8 @@ const (
 type server struct {
 	addr      netip.AddrPort
 	name      string
-	pool      string // empty: configured
+	pool      string // empty: configured, or
+	network   bool   // named by the network
 	chosen    bool
 	asked     int // since it was chosen
 	reach     uint8
@@ -174,7 +175,7 @@ func (g *Guard) keepServers() {
 		if s.chosen && s.pool != "" && !slices.Contains(g.conf.Pools, s.pool) {
 			g.unseat(s, "its pool is no longer configured")
 		}
-		if s.chosen && s.pool == "" && !slices.ContainsFunc(g.sources, func(o *source) bool { return !o.pool && o.name == s.name && o.port == s.addr.Port() }) {
+		if s.chosen && s.pool == "" && !s.network && !slices.ContainsFunc(g.sources, func(o *source) bool { return !o.pool && o.name == s.name && o.port == s.addr.Port() }) {
 			g.unseat(s, "it is no longer configured")
 		}
 	}
@@ -207,6 +208,7 @@ func (g *Guard) choose() bool {
 		return false
 	}
 	changed := g.seatConfigured()
+	changed = g.seatNetwork() || changed
 	changed = g.replaceLost() || changed
 	for g.seated() < g.conf.Use && len(g.conf.Pools) > 0 {
 		if !g.settled() && !g.due(g.started+3*time.Second) {
@@ -228,7 +230,7 @@ func (g *Guard) seatConfigured() bool {
 	changed := false
 	for _, o := range g.sources {
 		if o.pool || len(o.answers) == 0 || slices.ContainsFunc(g.servers, func(s *server) bool {
-			return s.chosen && s.pool == "" && s.name == o.name && s.addr.Port() == o.port
+			return s.chosen && s.pool == "" && !s.network && s.name == o.name && s.addr.Port() == o.port
 		}) {
 			continue
 		}
@@ -314,7 +316,7 @@ func (g *Guard) seat(a netip.AddrPort, name, pool, why string) {
 		g.servers = append(g.servers, s)
 		g.forgetServers()
 	}
-	s.name, s.pool, s.chosen, s.asked, s.reach, s.wrong = name, pool, true, 0, 0, 0
+	s.name, s.pool, s.network, s.chosen, s.asked, s.reach, s.wrong = name, pool, false, true, 0, 0, 0
 	text := fmt.Sprintf("server %s of %s chosen", a.Addr(), name)
 	if why != "" {
 		text += ": " + why

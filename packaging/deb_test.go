@@ -69,6 +69,7 @@ func TestPackageHoldsWhatItShould(t *testing.T) {
 		"/etc/ntpveil/ntpveil.toml", "/usr/share/man/man8/ntpveil.8.gz", "/usr/share/man/man5/ntpveil.toml.5.gz",
 		"/usr/share/bash-completion/completions/ntpveil", "/usr/share/zsh/vendor-completions/_ntpveil",
 		"/usr/share/fish/vendor_completions.d/ntpveil.fish", "/usr/share/doc/ntpveil/third-party.txt.gz",
+		"/etc/dhcp/dhclient-exit-hooks.d/ntpveil", "/usr/lib/NetworkManager/dispatcher.d/50-ntpveil",
 	} {
 		// Later releases of Debian keep units below /usr.
 		if !slices.Contains(files, want) && !slices.Contains(files, "/usr"+want) {
@@ -78,7 +79,7 @@ func TestPackageHoldsWhatItShould(t *testing.T) {
 	dir := t.TempDir()
 	run(t, "dpkg", "-e", deb(t), dir)
 	conffiles, err := os.ReadFile(filepath.Join(dir, "conffiles"))
-	if err != nil || strings.TrimSpace(string(conffiles)) != "/etc/ntpveil/ntpveil.toml" {
+	if err != nil || strings.TrimSpace(string(conffiles)) != "/etc/dhcp/dhclient-exit-hooks.d/ntpveil\n/etc/ntpveil/ntpveil.toml" {
 		t.Errorf("conffiles: %q, %v", conffiles, err)
 	}
 }

@@ -31,6 +31,7 @@ type host struct {
 	dir    string
 	binary string              // the program
 	resolv string              // its /etc/resolv.conf, where it is not the lab's
+	run    string              // its /run, where it is not the machine's
 	states *lines              // what it told the service manager
 	own    map[netip.Addr]bool // addresses that it had before
 }
@@ -92,6 +93,9 @@ func (h *host) hurry() {
 // program is a command line of ntpveil.
 func (h *host) program(args ...string) *lab.Cmd {
 	c := h.lab.Host.Command(context.Background(), h.binary, append([]string{"--config", h.path("ntpveil.toml")}, args...)...)
+	if h.run != "" {
+		c.Mount("/run", h.run)
+	}
 	c.Env = append(os.Environ(), asProgram+"=1", resolvConf+"="+h.resolv, "NOTIFY_SOCKET="+h.path("notify"))
 	return c
 }

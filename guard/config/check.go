@@ -127,7 +127,7 @@ func (d *draft) time(at func(key string) place) (errs Errors) {
 	} else if len(d.Pools) == 0 && DefaultPool != "" && !d.pools {
 		d.Pools = []string{DefaultPool}
 	}
-	if len(d.Pools) == 0 && len(d.Servers) == 0 {
+	if len(d.Pools) == 0 && len(d.Servers) == 0 && !(d.pools && d.dhcp && d.DHCP == "join") { // on purpose: those that the network names, alone
 		return append(errs, at("time.pools").errorf("%s: write servers = [\"ntp.example.net\"], or pools = [\"2.VENDOR.pool.ntp.org\"] of a vendor zone that is yours, under [time]", noServer()))
 	}
 	if len(d.Pools) > 0 && d.PollMin < poolPoll {

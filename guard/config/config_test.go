@@ -125,6 +125,19 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// TestNetworkAlone: without a pool and a server, on purpose, those that the
+// network names are all that there is.
+func TestNetworkAlone(t *testing.T) {
+	if c := parse(t, "[time]\npools = []\ndhcp = \"join\"\n"); len(c.Pools)+len(c.Servers) != 0 || c.DHCP != "join" || c.MinAgree != 3 {
+		t.Errorf("%+v", c)
+	}
+	for _, text := range []string{"[time]\npools = []\ndhcp = \"off\"\n", "[time]\npools = []\n", "[time]\ndhcp = \"join\"\n"} {
+		if _, err := Parse([]File{{"a.toml", []byte(text)}}); err == nil || !strings.Contains(err.Error(), "no server is configured") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
 // TestDefaultPoolThatDoesNotHold: what is said of the default pool is true.
 func TestDefaultPoolThatDoesNotHold(t *testing.T) {
 	defer func(p string) { DefaultPool = p }(DefaultPool)
@@ -156,7 +169,7 @@ func TestSocketOfABrokenConfiguration(t *testing.T) {
 }
 
 func TestEffectiveIsTheSame(t *testing.T) {
-	for _, text := range []string{some, "[time]\npools = [\"2.x.example\"]\ndhcp = \"off\"\nuse = 2\nmin_agree = 2\n[shield]\nmode = \"off\"\ntrusted = [\"::/0\"]\n[address]\ninterface = \"eth0\""} {
+	for _, text := range []string{some, "[time]\npools = []\ndhcp = \"join\"\n", "[time]\npools = [\"2.x.example\"]\ndhcp = \"off\"\nuse = 2\nmin_agree = 2\n[shield]\nmode = \"off\"\ntrusted = [\"::/0\"]\n[address]\ninterface = \"eth0\""} {
 		c := parse(t, text)
 		again := parse(t, Effective(c))
 		if Effective(again) != Effective(c) || again.MinAgree != c.MinAgree {

@@ -19,6 +19,7 @@ import (
 type draft struct {
 	guard.Config
 	pools    bool // written
+	dhcp     bool // written
 	minAgree bool // written
 }
 
@@ -34,7 +35,7 @@ var keys = []key{
 	names("time.pools", func(d *draft) *[]string { d.pools = true; return &d.Pools }, pool),
 	{"time.servers", setServers, getServers},
 	notYet("time.nts", "NTS"),
-	enum("time.dhcp", func(d *draft) *string { return &d.DHCP }, "join", "off"),
+	enum("time.dhcp", func(d *draft) *string { d.dhcp = true; return &d.DHCP }, "join", "off"),
 	number("time.use", func(d *draft) *int { return &d.Use }, 1, 16),
 	number("time.min_agree", func(d *draft) *int { d.minAgree = true; return &d.MinAgree }, 1, 16),
 	length("time.poll.min", func(d *draft) *time.Duration { return &d.PollMin }, 16*time.Second, 36*time.Hour),

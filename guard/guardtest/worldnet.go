@@ -20,6 +20,7 @@ type network struct {
 	noV6    bool
 	nodns   bool
 	deaf6   bool    // IPv6 leads nowhere
+	names   bool    // it names a time server
 	clashes float64 // how often a drawn address is taken
 	pool    []peer
 }
@@ -31,6 +32,9 @@ type peer struct {
 	silent bool
 	kiss   string
 }
+
+// networks is the server that the network names: in its own private range.
+var networks = netip.MustParseAddr("192.168.7.1")
 
 var pools = []string{"2.world.pool.example"}
 
@@ -44,6 +48,7 @@ func (n *network) build() {
 		}
 		n.pool = append(n.pool, peer{addr: a})
 	}
+	n.pool = append(n.pool, peer{addr: networks})
 }
 
 // misbehave makes addresses clash and at most one server of any four bad.
@@ -68,7 +73,7 @@ func (n *network) misbehave(rng *rand.Rand) {
 func (n *network) resolve(w *World) []netip.Addr {
 	var out []netip.Addr
 	for _, p := range n.pool {
-		if w.quiet || w.chance(0.6) {
+		if p.addr != networks && (w.quiet || w.chance(0.6)) {
 			out = append(out, p.addr)
 		}
 	}
@@ -118,6 +123,9 @@ func (w *World) host() guard.Host {
 	h.Addrs = []netip.Addr{stable4}
 	h.Gateways = []netip.Addr{h.Gateway4}
 	h.OnLink = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
+	if w.net.names {
+		h.NTP = []netip.Addr{networks, netip.MustParseAddr("127.0.0.1"), stable4}
+	}
 	if !w.net.noV6 {
 		h.Addrs = append(h.Addrs, w.stable6())
 		h.LinkAddrs = []netip.Addr{netip.MustParseAddr("fe80::55"), w.stable6()}
@@ -150,6 +158,7 @@ func (w *World) randomConfig() guard.Config {
 	c := plainConfig()
 	c.Rotate = []string{"query", "query", "server", "off"}[w.rng.IntN(4)]
 	c.Observe = w.chance(0.2)
+	c.DHCP = []string{"join", "off"}[w.rng.IntN(2)]
 	if w.chance(0.1) {
 		c.Shield = rules.Observe
 	}
@@ -166,7 +175,7 @@ func (w *World) mischief() {
 
 func (w *World) oneMischief() {
 	what := []func(){w.flush, w.flush, w.suspend, w.foreignStep, w.linkDown, w.newPrefix, w.loseV6, w.badDisk, w.badKernel,
-		w.loseAddress, w.warmth, w.reload, w.orderSync, w.disarm, w.kill, w.kill, w.stop, w.flapDNS, w.silence, w.adminAddress, w.impatience, w.restarts}
+		w.loseAddress, w.warmth, w.reload, w.orderSync, w.disarm, w.kill, w.kill, w.stop, w.flapDNS, w.silence, w.adminAddress, w.impatience, w.restarts, w.names}
 	what[w.rng.IntN(len(what))]()
 }
 
@@ -323,6 +332,13 @@ func (w *World) stop() {
 			w.judge.fail("stop: not done after 5 s")
 		}
 	})
+}
+
+// names has the network begin or cease to name a time server.
+func (w *World) names() {
+	w.net.names = !w.net.names
+	w.logf("mischief: the network names a time server: %t", w.net.names)
+	w.tellHost()
 }
 
 func (w *World) flapDNS() {

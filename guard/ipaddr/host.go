@@ -35,6 +35,7 @@ func (s *Stack) Host(prefer string) (guard.Host, error) {
 	}
 	h := f.host()
 	h.Resolvers = s.resolvers()
+	h.NTP = s.timeServers(h.Link.Index)
 	err := s.inNamespace(func() error { return readProc(&h) })
 	return h, err
 }

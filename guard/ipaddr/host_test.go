@@ -310,3 +310,37 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 		t.Error("a closed stack can be watched")
 	}
 }
+
+// TestHostNamesTimeServers: those of the link in use, not of another one, and those
+// that hooks wrote.
+func TestHostNamesTimeServers(t *testing.T) {
+	w := newWire(t)
+	networkd, drops := t.TempDir(), t.TempDir()
+	real, err := ipaddr.Open(ipaddr.Options{NS: w.host.fd, ResolvConf: []string{}, Networkd: networkd, Drops: drops})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { real.Close() })
+	read := func() guard.Host {
+		h, err := real.Host("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	h := read()
+	if len(h.NTP) > 0 || h.Link.Index == 0 {
+		t.Fatalf("link %d, servers %v", h.Link.Index, h.NTP)
+	}
+	for path, text := range map[string]string{
+		filepath.Join(networkd, fmt.Sprint(h.Link.Index)):   "ADMIN_STATE=configured\nNTP=192.0.2.123 ntp.example.org\n",
+		filepath.Join(networkd, fmt.Sprint(h.Link.Index+1)): "NTP=192.0.2.124\n",
+		filepath.Join(drops, "eth0.servers"):                "192.0.2.123\n2001:db8::123\n",
+		filepath.Join(drops, "eth1.servers.tmp"):            "192.0.2.125\n",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	same(t, "time servers", read().NTP, addrs("192.0.2.123 2001:db8::123"))
+}

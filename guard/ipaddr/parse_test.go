@@ -45,6 +45,49 @@ func FuzzParseResolvers(f *testing.F) {
 	})
 }
 
+func TestParseNetworkd(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{"", "[]"},
+		{"# This is private data. Do not parse.\nADMIN_STATE=configured\nDNS=192.0.2.53\nNTP=\nDOMAINS=example.org\n", "[]"},
+		{"NTP=192.0.2.1 2001:db8::123 ntp.example.org ::ffff:192.0.2.2\n", "[192.0.2.1 2001:db8::123 192.0.2.2]"},
+		{"NTP=0.0.0.0 127.0.0.1 224.0.1.1 ff05::101 fe80::1%eth0 192.0.2.300 192.0.2.1,192.0.2.2\n", "[]"},
+		{"XNTP=192.0.2.1\n NTP=192.0.2.1\nNTP 192.0.2.1\n", "[]"},
+	} {
+		if have := fmt.Sprint(parseNetworkd(strings.NewReader(c.text))); have != c.want {
+			t.Errorf("%q: %v, want %s", c.text, have, c.want)
+		}
+	}
+}
+
+func TestParseServers(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{"192.0.2.1\n\n # of eth0\n2001:db8::123 # the other\r\n", "[192.0.2.1 2001:db8::123]"},
+		{"server 192.0.2.1\nntp.example.org\n192.0.2.1 192.0.2.2\n::1\n", "[]"},
+	} {
+		if have := fmt.Sprint(parseServers(strings.NewReader(c.text))); have != c.want {
+			t.Errorf("%q: %v, want %s", c.text, have, c.want)
+		}
+	}
+}
+
+func FuzzTimeServers(f *testing.F) {
+	f.Add([]byte("NTP=192.0.2.1 2001:db8::123 ntp.example.org\n"))
+	f.Add([]byte("192.0.2.1 # of eth0\nfe80::1%eth0\n"))
+	f.Add([]byte(strings.Repeat("192.0.2.1\n", 40)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, list := range [][]netip.Addr{parseNetworkd(bytes.NewReader(b)), parseServers(bytes.NewReader(b))} {
+			if len(list) > maxTimeServers {
+				t.Fatalf("%d servers", len(list))
+			}
+			for _, a := range list {
+				if !a.IsValid() || a.Zone() != "" || a.Is4In6() || a.IsMulticast() || a.IsUnspecified() || a.IsLoopback() {
+					t.Fatalf("server %v", a)
+				}
+			}
+		}
+	})
+}
+
 func TestPeer(t *testing.T) {
 	for _, c := range []struct{ line, want string }{
 		{"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid", ""},

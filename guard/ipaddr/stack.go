@@ -1,6 +1,7 @@
 package ipaddr
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -16,12 +17,16 @@ import (
 type Options struct {
 	NS         int      // file descriptor of a network namespace, open as long as the Stack; 0 or less: that of the calling thread
 	ResolvConf []string // files that name resolvers; nil: those of libc and of systemd-resolved
+	Networkd   string   // directory of systemd-networkd's state of the links; empty: where it is
+	Drops      string   // directory of files that name time servers; empty: /run/ntpveil-dhcp
 }
 
 // Stack is the IP stack of one network namespace.
 type Stack struct {
 	ns         int
 	resolvConf []string
+	networkd   string
+	drops      string
 	handle     *netlink.Handle
 	changes    *changes
 	ndp        *neighbours // nil: a kernel without IPv6
@@ -39,6 +44,8 @@ func Open(o Options) (*Stack, error) {
 	s := &Stack{
 		ns:         o.NS,
 		resolvConf: o.ResolvConf,
+		networkd:   cmp.Or(o.Networkd, networkdLinks),
+		drops:      cmp.Or(o.Drops, dropFiles),
 		hint:       make(chan struct{}, 1),
 		done:       make(chan struct{}),
 		ours:       map[netip.Addr]*address{},
