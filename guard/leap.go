@@ -12,7 +12,7 @@ const (
 	leapHush  = ahead + comeUp + exchange // so long before a leap second no sync begins: none of its exchanges spans it
 	leapRest  = time.Minute               // after which servers may know of it
 	leapDoubt = time.Hour                 // in which our own clock is believed rather than servers that are late for it
-	leapSlack = 100 * time.Millisecond    // what a step may differ by from the second that it is
+	leapSlack = 100 * time.Millisecond    // what a step may differ by from the second that it is, and how early it may seem
 	notLeap   = 500 * time.Millisecond
 )
 
@@ -60,9 +60,9 @@ func (g *Guard) leapSecond(before time.Time, slept, stepped time.Duration) (by t
 // leapOf is the leap second that a step at a time past midnight is, if it is one.
 func leapOf(stepped, past time.Duration) time.Duration {
 	switch {
-	case (stepped+time.Second).Abs() < leapSlack && past >= 0:
+	case (stepped+time.Second).Abs() < leapSlack && past >= -leapSlack:
 		return -time.Second
-	case (stepped-time.Second).Abs() < leapSlack && past >= -time.Second:
+	case (stepped-time.Second).Abs() < leapSlack && past >= -time.Second-leapSlack:
 		return time.Second
 	}
 	return 0

