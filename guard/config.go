@@ -31,8 +31,10 @@ type Config struct {
 	MaxAddrs  int
 	Control   int
 
-	Shield       rules.Mode // Enforce, Observe or Off
-	Preset       string
+	Shield       rules.Mode    // Enforce, Observe or Off
+	Preset       string        // its name
+	Choices      rules.Choices // what it says beyond the keys of [shield]
+	Outside      []string      // devices behind which strangers are; empty: that of the default route
 	Trusted      []netip.Prefix
 	Allow        []rules.Service
 	Hold         time.Duration

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"ntpveil/guard/selection"
@@ -137,4 +138,15 @@ type Link struct {
 	Name     string
 	Wireless bool
 	Tunnel   bool // a tunnel or point-to-point link: no throw-away addresses on it
+}
+
+// OwnPrefixes are the host's addresses, links, gateways and resolvers.
+func (h Host) OwnPrefixes() []netip.Prefix {
+	out := slices.Clone(h.OnLink)
+	for _, a := range slices.Concat(h.Addrs, h.Gateways, h.Resolvers) {
+		if a = a.WithZone("").Unmap(); !a.IsLoopback() && !a.IsLinkLocalUnicast() {
+			out = append(out, netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
+	return out
 }

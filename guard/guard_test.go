@@ -2,6 +2,7 @@ package guard
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +54,10 @@ func TestNeighbourhoods(t *testing.T) {
 		{"the peer of a session", "2001:db8:101::7", "2001:db8:101::/56", "the peer of an open session", func(h *Host, _ *Config) { h.Peers = []netip.Addr{addr("2001:db8:101:ff00::1")} }},
 		{"trusted", "2001:db8:101::7", "", "the trusted prefix", func(_ *Host, c *Config) { c.Trusted = []netip.Prefix{prefix("2001:db8:101::7/128")} }},
 		{"NAT64", "64:ff9b::203.0.113.7", "64:ff9b::cb00:7100/120", "", nil},
+		{"the preset's IPv6 length", "2001:db8:101::7", "2001:db8:100::/40", "", func(_ *Host, c *Config) { c.Choices.Hood6 = 40 }},
+		{"a long one, narrowed", "2001:db8:1:1::7", "2001:db8:1:1::7/128", "our own address", func(_ *Host, c *Config) { c.Choices.Hood6 = 60 }},
+		{"the preset's IPv4 length, narrowed", "192.0.3.7", "192.0.3.0/24", "our own address", func(_ *Host, c *Config) { c.Choices.Hood4 = 23 }},
+		{"the preset's length in NAT64", "64:ff9b::203.0.113.7", "64:ff9b::cb00:0/112", "", func(_ *Host, c *Config) { c.Choices.Hood4 = 16 }},
 		{"private", "10.1.2.3", "", "", nil},
 		{"ULA", "fd00::7", "", "", nil},
 		{"shared space", "100.64.1.1", "", "", nil},
@@ -253,5 +258,23 @@ func TestBuckets(t *testing.T) {
 	g.kiss(s, "DENY")
 	if wait := g.allowed(s, 0) - g.now.Mono; wait < 23*time.Hour {
 		t.Errorf("after DENY it may be asked in %s", wait)
+	}
+}
+
+// TestFactsOfThePreset: a frame depends on the host only where the preset needs it.
+func TestFactsOfThePreset(t *testing.T) {
+	g := at()
+	g.host.OnLink, g.host.Gateways = []netip.Prefix{prefix("192.0.2.0/25")}, []netip.Addr{addr("fe80::1"), addr("198.51.100.1")}
+	if f := g.planShield().Facts; len(f.Outside)+len(f.Own) > 0 {
+		t.Errorf("the workstation needs %+v", f)
+	}
+	g.conf.Choices = rules.Choices{Hooks: rules.AtBoth, Learn: rules.FromForward}
+	want := []netip.Prefix{prefix("192.0.2.0/24"), prefix("198.51.100.0/24"), prefix("2001:db8:1::/48")}
+	if s := g.planShield(); !slices.Equal(s.Facts.Outside, []string{"eth0"}) || !slices.Equal(s.Facts.Own, want) || s.Hold != g.conf.Hold {
+		t.Errorf("the router has %+v", s.Facts)
+	}
+	g.conf.Outside = []string{"ppp0"}
+	if f := g.planShield().Facts; !slices.Equal(f.Outside, []string{"ppp0"}) {
+		t.Errorf("outside is %v", f.Outside)
 	}
 }

@@ -18,12 +18,12 @@ type hood struct {
 	said   string // what was last said about narrowing or skipping it
 }
 
-// lengths are the prefix lengths that a neighbourhood may have, widest first.
+// The prefix lengths that a neighbourhood may have: the preset's, and these where
+// it is narrowed.
 var (
-	lengths4 = []int{24, 28, 32}
-	lengths6 = []int{48, 56, 64, 128}
-	nat64    = netip.MustParsePrefix("64:ff9b::/96") // RFC 6052
-	lengths  = []int{120, 124, 128}                  // of NAT64 addresses: the embedded IPv4 /24 and so on
+	narrower4 = []int{24, 28, 32}
+	narrower6 = []int{48, 56, 64, 128}
+	nat64     = netip.MustParsePrefix("64:ff9b::/96") // RFC 6052
 )
 
 // neighbourhood is the prefix to close around a server: invalid where it has
@@ -34,7 +34,7 @@ func (g *Guard) neighbourhood(s *server) (p netip.Prefix, said string) {
 		return netip.Prefix{}, ""
 	}
 	var blame string
-	for _, n := range prefixLengths(a) {
+	for _, n := range g.prefixLengths(a) {
 		p := masked(a, n)
 		why := g.contains(p)
 		if why == "" {
@@ -48,14 +48,28 @@ func (g *Guard) neighbourhood(s *server) (p netip.Prefix, said string) {
 	return netip.Prefix{}, fmt.Sprintf("neighbourhood of %s not closed: it contains %s", a, blame)
 }
 
-func prefixLengths(a netip.Addr) []int {
+// prefixLengths are widest first. In a NAT64 address they are those of the embedded
+// IPv4 one.
+func (g *Guard) prefixLengths(a netip.Addr) []int {
+	four, six := g.conf.Choices.Lengths()
 	switch {
 	case a.Is4():
-		return lengths4
+		return from(four, narrower4, 0)
 	case nat64.Contains(a):
-		return lengths
+		return from(four, narrower4, 96)
 	}
-	return lengths6
+	return from(six, narrower6, 0)
+}
+
+// from are a length and those beyond it, each more by what stands before.
+func from(widest int, narrower []int, before int) []int {
+	out := []int{before + widest}
+	for _, n := range narrower {
+		if n > widest {
+			out = append(out, before+n)
+		}
+	}
+	return out
 }
 
 // local addresses have no neighbourhood: private, ULA, link-local and shared

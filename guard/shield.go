@@ -67,9 +67,25 @@ func (g *Guard) planShield() rules.Shield {
 	}
 	return rules.Shield{
 		Mode: mode, Preset: g.conf.Preset, Owner: g.conf.Owner, LogGroup: g.conf.LogGroup,
+		Hold: g.conf.Hold, Choices: g.conf.Choices, Facts: g.planFacts(),
 		Devices: slices.Clone(g.host.Devices), Allow: slices.Clone(g.conf.Allow), Trusted: slices.Clone(g.conf.Trusted),
 		Exposed: g.planExposed(), Solicited: g.planSolicited(), Hoods: g.planHoods(),
 	}
+}
+
+// planFacts are what the preset needs of the host. Most need nothing, and the
+// frame is not made anew at every change of an address.
+func (g *Guard) planFacts() (f rules.Facts) {
+	if g.conf.Choices.Hooks != rules.AtInput {
+		f.Outside = slices.Clone(g.conf.Outside)
+		if len(f.Outside) == 0 && g.host.Link.Name != "" {
+			f.Outside = []string{g.host.Link.Name}
+		}
+	}
+	if g.conf.Choices.Learn != rules.FromNothing {
+		f.Own = g.conf.Choices.Own(g.host.OwnPrefixes())
+	}
+	return f
 }
 
 func (g *Guard) planAddrs() []Addr {

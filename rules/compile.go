@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,18 +14,47 @@ func Compile(s Shield) (Table, error) {
 	if s.Mode == Off {
 		return Table{}, nil
 	}
-	for _, d := range s.Devices {
-		if d == "" || strings.ContainsAny(d, "\"*\n") {
-			return Table{}, fmt.Errorf("guard device %q: nftables cannot name it", d)
+	if err := s.nameable(); err != nil {
+		return Table{}, err
+	}
+	t := Table{Name: TableName, Comment: s.Comment(), Owner: s.Owner, Sets: s.Sets()}
+	if !s.alone() {
+		for _, d := range s.Devices {
+			t.Chains = append(t.Chains, ingress(s, d))
+		}
+		t.Chains = append(t.Chains, prerouting(s), guard(s), postrouting(), leaving(s))
+	}
+	t.Chains = append(t.Chains, learn(s)...)
+	if s.Choices.Hooks != AtForward {
+		t.Chains = append(t.Chains, input(s), strangers6(s), strangers4(s))
+		if !s.Choices.Listening {
+			t.Chains = append(t.Chains, published(s))
 		}
 	}
-	t := Table{Name: TableName, Comment: s.Comment(), Owner: s.Owner}
-	t.Sets = s.Sets()
-	for _, d := range s.Devices {
-		t.Chains = append(t.Chains, ingress(s, d))
+	if s.Choices.Hooks != AtInput {
+		t.Chains = append(t.Chains, forward(s), arriving(s), transit(s, true), transit(s, false))
 	}
-	t.Chains = append(t.Chains, prerouting(s), guard(s), postrouting(), leaving(s), input(), strangers6(s), strangers4(s), published(s), closed(s))
+	if s.Choices.leafed(s.Allow) {
+		t.Chains = append(t.Chains, leaf(s))
+	}
+	t.Chains = append(t.Chains, closed(s))
 	return t, nil
+}
+
+// nameable reports the first device that nftables cannot name.
+func (s Shield) nameable() error {
+	devices := slices.Concat(s.Devices, s.Facts.Outside)
+	for _, a := range s.Allow {
+		if a.Device != "" {
+			devices = append(devices, a.Device)
+		}
+	}
+	for _, d := range devices {
+		if d == "" || strings.ContainsAny(d, "\"*\n") {
+			return fmt.Errorf("guard device %q: nftables cannot name it", d)
+		}
+	}
+	return nil
 }
 
 // SameFrame reports whether two shields are the same but for elements that run
@@ -32,7 +62,8 @@ func Compile(s Shield) (Table, error) {
 func (s Shield) SameFrame(o Shield) bool {
 	return s.Mode == o.Mode && s.Preset == o.Preset && s.Owner == o.Owner && s.LogGroup == o.LogGroup &&
 		slices.Equal(s.Devices, o.Devices) && slices.Equal(s.Allow, o.Allow) && slices.Equal(Widest(s.Trusted), Widest(o.Trusted)) &&
-		slices.Equal(hoodLengths(s.Hoods, true), hoodLengths(o.Hoods, true)) && slices.Equal(hoodLengths(s.Hoods, false), hoodLengths(o.Hoods, false))
+		s.Hold == o.Hold && s.Choices == o.Choices && s.Facts.equal(o.Facts) &&
+		slices.Equal(s.lookedUp(true), o.lookedUp(true)) && slices.Equal(s.lookedUp(false), o.lookedUp(false))
 }
 
 // Comment is the comment of the shield's table.
@@ -116,9 +147,9 @@ func guard(s Shield) Chain {
 	return Chain{Name: "guard", Rules: []Rule{
 		rule("neighbour discovery, without extension headers", v6, Is{NextHdr6, ICMP6}, Is{HopLimit6, maxHop}, neighbours, Accept{}),
 		rule("the solicited answer", v6, Is{NextHdr6, UDP}, In{Fields: tuple6In, Set: Solicited6}, Accept{}),
-		rule("probes, for each throw-away address", v6, Note{Set: Probes6, Field: DAddr6, Timeout: probesKept}),
+		rule("probes, for each throw-away address", v6, Note{Set: Probes6, Field: DAddr6, Timeout: probesKept, Count: true}),
 		rule("tell ntpveil, at a bounded rate for each address", v6,
-			Note{Set: Limits6, Field: DAddr6, Limit: &Below{logRate, logBurst}}, Log{PrefixProbe, s.LogGroup, snaplen}),
+			Note{Set: Limits6, Field: DAddr6, Limit: &Below{Rate: logRate, Burst: logBurst}}, Log{PrefixProbe, s.LogGroup, snaplen}),
 		{Exprs: end(s.Mode), Comment: say(s.Mode, "unsolicited, to a throw-away address")},
 	}}
 }
@@ -149,48 +180,87 @@ func leaving(s Shield) Chain {
 }
 
 // input guards the host's own addresses against closed neighbourhoods.
-func input() Chain {
-	return Chain{Name: "input", Hook: &Hook{Name: "input", Priority: -10}, Rules: []Rule{
-		rule("the host itself", From{"lo"}, Accept{}),
+func input(s Shield) Chain {
+	c := Chain{Name: "input", Hook: &Hook{Name: "input", Priority: -10}}
+	c.Rules = append(c.Rules, rule("the host itself", From{"lo"}, Accept{}))
+	if s.Choices.leafed(s.Allow) {
+		c.Rules = append(c.Rules, rule("NTP that is no answer", Is{Transport, UDP}, Is{DPortUDP, ntpPort}, NTPMode{Not: true, Mode: modeServer}, Goto{"leaf"}))
+	}
+	c.Rules = append(c.Rules,
 		rule("what the host has begun", Known{}, Accept{}),
 		rule("strangers, by IPv6", v6, Goto{"strangers6"}),
-		rule("strangers, by IPv4", v4, Goto{"strangers4"}),
-	}}
+		rule("strangers, by IPv4", v4, Goto{"strangers4"}))
+	return c
 }
 
 // strangers6 lets through what RFC 4890, section 4.4.1, says must not be
 // dropped; echo stands there too.
 func strangers6(s Shield) Chain {
 	icmp := Is{Transport, ICMP6}
-	c := Chain{Name: "strangers6", Rules: []Rule{
-		rule("the solicited answer, whatever conntrack says", v6, Is{Transport, UDP}, In{Fields: tuple6In, Set: Solicited6}, Accept{}),
+	c := Chain{Name: "strangers6"}
+	if !s.alone() {
+		c.Rules = append(c.Rules, rule("the solicited answer, whatever conntrack says", v6, Is{Transport, UDP}, In{Fields: tuple6In, Set: Solicited6}, Accept{}))
+	}
+	c.Rules = append(c.Rules,
 		rule("errors and echo (RFC 4890)", v6, icmp, OneOf{TypeICMP6, []uint16{1, 2, 3, 4, 128, 129}}, Accept{}),
 		rule("neighbour discovery, from the link only", v6, icmp, Is{HopLimit6, maxHop}, OneOf{TypeICMP6, []uint16{133, 134, 135, 136, 141, 142, 148, 149}}, Accept{}),
 		rule("multicast listeners and routers, from the link only", v6, icmp, Is{HopLimit6, 1}, OneOf{TypeICMP6, []uint16{130, 131, 132, 143, 151, 152, 153}}, Accept{}),
-		rule("DHCPv6 answers", v6, Is{Transport, UDP}, Is{SPortUDP, 547}, Is{DPortUDP, 546}, Accept{}),
-		rule("the link", v6, Within{SAddr6, linkLocal}, Accept{}),
-		rule("trusted", v6, In{Fields: []Field{SAddr6}, Set: Trusted6}, Accept{}),
-	}}
-	c.Rules = append(c.Rules, allowed(s, v6)...)
-	c.Rules = append(c.Rules, lookups(s, true)...)
+		rule("DHCPv6 answers", v6, Is{Transport, UDP}, Is{SPortUDP, 547}, Is{DPortUDP, 546}, Accept{}))
+	if !s.Choices.Everyone {
+		c.Rules = append(c.Rules, rule("the link", v6, Within{SAddr6, linkLocal}, Accept{}))
+	}
+	c.Rules = append(c.Rules, strangers(s, true)...)
 	return c
 }
 
 func strangers4(s Shield) Chain {
-	c := Chain{Name: "strangers4", Rules: []Rule{
-		rule("the solicited answer, whatever conntrack says", v4, Is{Transport, UDP}, In{Fields: tuple4In, Set: Solicited4}, Accept{}),
+	c := Chain{Name: "strangers4"}
+	if !s.alone() {
+		c.Rules = append(c.Rules, rule("the solicited answer, whatever conntrack says", v4, Is{Transport, UDP}, In{Fields: tuple4In, Set: Solicited4}, Accept{}))
+	}
+	c.Rules = append(c.Rules,
 		rule("errors", v4, Is{Transport, ICMP4}, OneOf{TypeICMP4, []uint16{3, 11, 12}}, Accept{}),
-		rule("DHCP answers", v4, Is{Transport, UDP}, Is{SPortUDP, 67}, Is{DPortUDP, 68}, Accept{}),
-		rule("trusted", v4, In{Fields: []Field{SAddr4}, Set: Trusted4}, Accept{}),
-	}}
-	c.Rules = append(c.Rules, allowed(s, v4)...)
-	c.Rules = append(c.Rules, lookups(s, false)...)
+		rule("DHCP answers", v4, Is{Transport, UDP}, Is{SPortUDP, 67}, Is{DPortUDP, 68}, Accept{}))
+	if s.Choices.Everyone { // a neighbourhood has no routers on our link
+		c.Rules = append(c.Rules, rule("multicast listeners and routers, from the link only", v4, Is{Transport, IGMP}, Is{TTL4, 1}, Accept{}))
+	}
+	c.Rules = append(c.Rules, strangers(s, false)...)
 	return c
+}
+
+// strangers is what holds for either family behind what must not be dropped.
+func strangers(s Shield, six bool) []Rule {
+	family, trusted := v4, In{Fields: []Field{SAddr4}, Set: Trusted4}
+	if six {
+		family, trusted = v6, In{Fields: []Field{SAddr6}, Set: Trusted6}
+	}
+	out := []Rule{rule("trusted", family, trusted, Accept{})}
+	if s.Choices.leafed(s.Allow) {
+		out = append(out, rule("NTP that nobody here asked for", family, Is{Transport, UDP}, Is{DPortUDP, ntpPort}, Goto{"leaf"}))
+	}
+	out = append(out, allowed(s, family)...)
+	if s.Choices.Listening {
+		out = append(out, rule("what somebody here listens for", family, OneOf{Transport, []uint16{TCP, UDP}}, Listening{}, Accept{}))
+	}
+	return append(out, ends(s, six)...)
+}
+
+// ends are the rules by which a packet is closed out.
+func ends(s Shield, six bool) []Rule {
+	out := append(lookups(s, six), recalls(s, six)...)
+	if s.Choices.Everyone {
+		family := v4
+		if six {
+			family = v6
+		}
+		out = append(out, rule("everyone else: this is a perimeter", family, Goto{"closed"}))
+	}
+	return out
 }
 
 // published guards what the host publishes under its own addresses and forwards
 // to others, as containers do: their packets never come to input. What it forwards
-// else is not its own.
+// else is not its own. Where all that listens stays reachable, so does this.
 func published(s Shield) Chain {
 	c := Chain{Name: "published", Hook: &Hook{Name: "forward", Priority: -10}, Rules: []Rule{
 		rule("what was begun before", Known{}, Accept{}),
@@ -198,11 +268,11 @@ func published(s Shield) Chain {
 		rule("trusted", v4, In{Fields: []Field{SAddr4}, Set: Trusted4}, Accept{}),
 	}}
 	for _, p := range protocols {
-		for _, port := range s.ports(p.name) { // one rule each: nft 1.0.6 cannot print a set of these
-			c.Rules = append(c.Rules, rule("allowed services", Is{Transport, p.id}, Is{PortPublished, port}, Accept{}))
+		for _, a := range s.allow(p.name) { // one rule each: nft 1.0.6 cannot print a set of these
+			c.Rules = append(c.Rules, a.rule("allowed services", Is{Transport, p.id}, a.match(PortPublished)))
 		}
 	}
-	for _, r := range slices.Concat(lookups(s, true), lookups(s, false)) {
+	for _, r := range slices.Concat(ends(s, true), ends(s, false)) {
 		r.Exprs = slices.Insert(r.Exprs, 1, Expr(Translated{})) // behind the family
 		c.Rules = append(c.Rules, r)
 	}
@@ -216,39 +286,66 @@ var protocols = []struct {
 	port Field
 }{{"tcp", TCP, DPortTCP}, {"udp", UDP, DPortUDP}}
 
-// ports are those of shield.allow.
-func (s Shield) ports(protocol string) []uint16 {
-	var ports []uint16
+// allow are the allowed services of a protocol, sorted, each once.
+func (s Shield) allow(protocol string) []Service {
+	var out []Service
 	for _, a := range s.Allow {
 		if a.Proto == protocol {
-			ports = append(ports, a.Port)
+			out = append(out, a)
 		}
 	}
-	slices.Sort(ports)
-	return slices.Compact(ports)
+	slices.SortFunc(out, func(a, b Service) int {
+		return cmp.Or(cmp.Compare(a.Device, b.Device), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Last, b.Last))
+	})
+	return slices.Compact(out)
 }
 
-// allowed are the services that stay reachable.
+// allowed are the services that stay reachable: single ports of any device in one
+// rule, each range and each service of one device in a rule of its own.
 func allowed(s Shield, family Expr) []Rule {
 	var out []Rule
 	for _, p := range protocols {
-		match := Expr(OneOf{p.port, s.ports(p.name)})
-		switch ports := s.ports(p.name); len(ports) {
-		case 0:
-			continue
-		case 1:
+		var ports []uint16
+		var others []Rule
+		for _, a := range s.allow(p.name) {
+			if a.Last == 0 && a.Device == "" {
+				ports = append(ports, a.Port)
+			} else {
+				others = append(others, a.rule("allowed services", family, Is{Transport, p.id}, a.match(p.port)))
+			}
+		}
+		match := Expr(OneOf{p.port, ports})
+		if len(ports) == 1 {
 			match = Is{p.port, ports[0]}
 		}
-		out = append(out, rule("allowed services", family, Is{Transport, p.id}, match, Accept{}))
+		if len(ports) > 0 {
+			out = append(out, rule("allowed services", family, Is{Transport, p.id}, match, Accept{}))
+		}
+		out = append(out, others...)
 	}
 	return out
+}
+
+func (s Service) match(port Field) Expr {
+	if s.Last == 0 {
+		return Is{port, s.Port}
+	}
+	return Between{port, s.Port, s.Last}
+}
+
+// rule accepts what matches, if it came in by the service's device.
+func (s Service) rule(comment string, match ...Expr) Rule {
+	if s.Device != "" {
+		match = slices.Insert(match, 0, Expr(From{s.Device}))
+	}
+	return rule(comment, append(match, Accept{})...)
 }
 
 // lookups are the neighbourhoods, one set a prefix length: a lookup costs 60 to
 // 130 ns up to a million elements.
 func lookups(s Shield, six bool) []Rule {
 	var out []Rule
-	for _, bits := range hoodLengths(s.Hoods, six) {
+	for _, bits := range s.lookedUp(six) {
 		family, field := v4, SAddr4
 		if six {
 			family, field = v6, SAddr6
@@ -259,9 +356,23 @@ func lookups(s Shield, six bool) []Rule {
 	return out
 }
 
+// closed is where a packet ends that is closed out. An answer would leave from the
+// address that it was sent to: never from a throw-away one.
 func closed(s Shield) Chain {
-	return Chain{Name: "closed", Rules: []Rule{
-		rule("tell ntpveil, at a bounded rate", Below{logRate, logBurst}, Log{PrefixHood, s.LogGroup, snaplen}),
-		{Exprs: end(s.Mode), Comment: say(s.Mode, "unsolicited, from a closed neighbourhood")},
-	}}
+	c := Chain{Name: "closed"}
+	if !s.Choices.Silent {
+		c.Rules = append(c.Rules, rule("tell ntpveil, at a bounded rate", s.Choices.limit(), Log{PrefixHood, s.LogGroup, snaplen}))
+	}
+	comment, last := say(s.Mode, "unsolicited, from a closed neighbourhood"), end(s.Mode)
+	if s.Choices.Everyone {
+		comment = say(s.Mode, "unsolicited, to no listed service")
+	}
+	if s.Choices.Reject && s.Mode.Drops() {
+		if !s.alone() {
+			c.Rules = append(c.Rules, rule("no answer from a throw-away address", v6, In{Fields: []Field{DAddr6}, Set: Exposed6}, Count{}, Drop{}))
+		}
+		last = []Expr{Count{}, Reject{}}
+	}
+	c.Rules = append(c.Rules, Rule{Exprs: last, Comment: comment})
+	return c
 }

@@ -19,13 +19,53 @@ func (s Shield) Sets() []Set {
 		{Name: Solicited4, Kind: Tuple4, Size: solicitedSize, Timeout: true, Comment: "server, port, our address, port: who may answer", Elements: solicitedElements(s, false)},
 		{Name: Probes6, Kind: Addr6, Size: probedSize, Timeout: true, Dynamic: true, Comment: "probes on each throw-away address"},
 		{Name: Limits6, Kind: Addr6, Size: probedSize, Timeout: true, Dynamic: true, Default: limitsKept, Comment: "how much is told of each throw-away address"},
-		{Name: Trusted6, Kind: Addr6, Interval: true, Comment: "never closed", Elements: trustedElements(s, true)},
-		{Name: Trusted4, Kind: Addr4, Interval: true, Comment: "never closed", Elements: trustedElements(s, false)},
 	}
+	if s.alone() {
+		sets = nil
+	}
+	sets = append(sets,
+		Set{Name: Trusted6, Kind: Addr6, Interval: true, Comment: "never closed", Elements: prefixElements(s.Trusted, true)},
+		Set{Name: Trusted4, Kind: Addr4, Interval: true, Comment: "never closed", Elements: prefixElements(s.Trusted, false)})
 	for _, six := range []bool{true, false} {
-		for _, bits := range hoodLengths(s.Hoods, six) {
+		for _, bits := range s.lookedUp(six) {
 			sets = append(sets, hoodsOf(s, six, bits))
 		}
+	}
+	return append(sets, s.learning()...)
+}
+
+// alone reports whether no daemon has a part in the table: nobody fills the sets
+// of exposures and neighbourhoods then.
+func (s Shield) alone() bool { return s.Choices.Learn == FromOutput }
+
+// lookedUp are the prefix lengths of neighbourhoods that a daemon fills.
+func (s Shield) lookedUp(six bool) []int {
+	if s.alone() {
+		return nil
+	}
+	return hoodLengths(s, six)
+}
+
+// learning are the sets of what the kernel learns by itself. What it learns stays
+// apart from neighbourhoods, for the query itself would count as one of theirs.
+func (s Shield) learning() []Set {
+	if s.learns() == FromNothing {
+		return nil
+	}
+	four, six := s.Choices.Lengths()
+	learnt := func(name string, kind Kind, bits int) Set {
+		return Set{Name: name, Kind: kind, Size: hoodSize, Timeout: true, Dynamic: true, Comment: fmt.Sprintf("learnt in the kernel, each a /%d", bits)}
+	}
+	own := Widest(s.Facts.Own)
+	sets := []Set{
+		learnt(learnt6, Addr6, six), learnt(learnt64, Addr6, 96+four), learnt(learnt4, Addr4, four),
+		{Name: own6, Kind: Addr6, Interval: true, Comment: "around what is the host's own: never learnt", Elements: prefixElements(own, true)},
+		{Name: own4, Kind: Addr4, Interval: true, Comment: "around what is the host's own: never learnt", Elements: prefixElements(own, false)},
+	}
+	if s.learns() == FromForward {
+		sets = append(sets,
+			Set{Name: learners6, Kind: Addr6, Size: hoodSize, Timeout: true, Dynamic: true, Default: learnersKept, Comment: "how much is learnt from each host"},
+			Set{Name: learners4, Kind: Addr4, Size: hoodSize, Timeout: true, Dynamic: true, Default: learnersKept, Comment: "how much is learnt from each host"})
 	}
 	return sets
 }
@@ -54,26 +94,31 @@ func hoodServer(comment string) netip.Addr {
 	return a
 }
 
-// hoodLengths are the prefix lengths for which there is a set: the preset's and
-// every other one in use.
-func hoodLengths(hoods []Hood, six bool) []int {
-	lengths := []int{Workstation.Hood4}
+// hoodLengths are the prefix lengths for which there is a set: the usual one, the
+// preset's, and every other one in use.
+func hoodLengths(s Shield, six bool) []int {
+	four, bits := s.Choices.Lengths()
+	lengths := []int{usual4, four}
 	if six {
-		lengths = []int{Workstation.Hood6}
+		lengths = []int{usual6, bits}
 	}
-	for _, h := range hoods {
-		if h.Prefix.Addr().Is6() == six && !slices.Contains(lengths, h.Prefix.Bits()) {
+	for _, h := range s.Hoods {
+		if h.Prefix.Addr().Is6() == six {
 			lengths = append(lengths, h.Prefix.Bits())
 		}
 	}
 	slices.Sort(lengths)
-	return lengths
+	return slices.Compact(lengths)
 }
 
+// The lengths whose sets are named without one, whatever the preset: what an
+// earlier run left is read back right under any of them.
+const usual4, usual6 = 24, 48
+
 func hoodSet(six bool, bits int) string {
-	name, usual := Hoods4, Workstation.Hood4
+	name, usual := Hoods4, usual4
 	if six {
-		name, usual = Hoods6, Workstation.Hood6
+		name, usual = Hoods6, usual6
 	}
 	if bits == usual {
 		return name
@@ -87,9 +132,9 @@ func hoodPrefix(set string, key []byte) (netip.Prefix, bool) {
 	bits, width := 0, 0
 	switch name {
 	case Hoods4:
-		bits, width = Workstation.Hood4, 4
+		bits, width = usual4, 4
 	case Hoods6:
-		bits, width = Workstation.Hood6, 16
+		bits, width = usual6, 16
 	}
 	if other {
 		bits, _ = strconv.Atoi(length)
@@ -141,11 +186,11 @@ func tupleOf(key []byte) (x Solicited, ok bool) {
 	return Solicited{Server: half(key[:width+4]), Our: half(key[width+4:])}, true
 }
 
-// trustedElements leaves out prefixes that lie in another: a set of intervals
+// prefixElements leaves out prefixes that lie in another: a set of intervals
 // refuses those that overlap.
-func trustedElements(s Shield, six bool) []Element {
+func prefixElements(prefixes []netip.Prefix, six bool) []Element {
 	var out []Element
-	for _, p := range Widest(s.Trusted) {
+	for _, p := range Widest(prefixes) {
 		if p.Addr().Is6() == six {
 			out = append(out, Element{Key: string(p.Addr().AsSlice()), End: behind(p)})
 		}

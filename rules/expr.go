@@ -25,6 +25,11 @@ type (
 		Field  Field
 		Values []uint16
 	}
+	// Between holds where a field has a value from First to Last.
+	Between struct {
+		Field       Field
+		First, Last uint16
+	}
 	// Within holds where an address is in a prefix.
 	Within struct {
 		Field  Field
@@ -39,6 +44,22 @@ type (
 	}
 	// From holds where the packet came in by a device of that name.
 	From struct{ Device string }
+	// To holds where the packet goes out by a device of that name.
+	To struct{ Device string }
+	// Original holds where the packet goes the way of the first one of its
+	// connection: it is a question and no answer.
+	Original struct{}
+	// SentBy holds where a socket of that user sent the packet.
+	SentBy struct{ User uint32 }
+	// Listening holds where a socket of the host waits for such a packet. It is the
+	// kernel's own look-up and holds at the input hook only, for TCP and UDP.
+	Listening struct{}
+	// NTPMode compares the mode of an NTP packet (RFC 5905, section 7.3); Not turns
+	// it round. It needs UDP before it.
+	NTPMode struct {
+		Not  bool
+		Mode uint8
+	}
 	// Known holds where the packet belongs to a connection that conntrack knows
 	// (established or related).
 	Known struct{}
@@ -46,14 +67,19 @@ type (
 	// publishes: its destination was translated (DNAT).
 	Translated struct{}
 	// Below holds for the first packets of a burst and then at a rate.
-	Below struct{ PerSecond, Burst uint32 }
+	Below struct {
+		Rate, Burst uint32
+		Minute      bool // Rate is of a minute, not of a second
+	}
 	// Note puts a field into a dynamic set, or renews it there, where that field
-	// also passes Limit (nil: no limit, the element counts instead).
+	// also passes Limit.
 	Note struct {
 		Set     string
 		Field   Field
+		Bits    int           // leading bits of an address that are kept; 0: all
 		Timeout time.Duration // 0: the set's own
-		Limit   *Below
+		Limit   *Below        // nil: no limit
+		Count   bool          // the element counts packets
 	}
 	// Count counts packets and bytes.
 	Count struct{}
@@ -67,15 +93,23 @@ type (
 	Accept struct{}
 	// Drop ends the packet.
 	Drop struct{}
+	// Reject ends the packet and tells its sender that it was forbidden.
+	Reject struct{}
 	// Goto goes on in another chain, never to return.
 	Goto struct{ Chain string }
 )
 
 func (Is) expr()         {}
 func (OneOf) expr()      {}
+func (Between) expr()    {}
 func (Within) expr()     {}
 func (In) expr()         {}
 func (From) expr()       {}
+func (To) expr()         {}
+func (Original) expr()   {}
+func (SentBy) expr()     {}
+func (Listening) expr()  {}
+func (NTPMode) expr()    {}
 func (Known) expr()      {}
 func (Translated) expr() {}
 func (Below) expr()      {}
@@ -84,6 +118,7 @@ func (Count) expr()      {}
 func (Log) expr()        {}
 func (Accept) expr()     {}
 func (Drop) expr()       {}
+func (Reject) expr()     {}
 func (Goto) expr()       {}
 
 func (e Is) String() string { return e.Field.String() + " " + e.Field.name(e.Value) }
@@ -96,7 +131,8 @@ func (e OneOf) String() string {
 	return fmt.Sprintf("%s { %s }", e.Field, strings.Join(names, ", "))
 }
 
-func (e Within) String() string { return fmt.Sprintf("%s %s", e.Field, e.Prefix) }
+func (e Between) String() string { return fmt.Sprintf("%s %d-%d", e.Field, e.First, e.Last) }
+func (e Within) String() string  { return fmt.Sprintf("%s %s", e.Field, e.Prefix) }
 
 func (e In) String() string {
 	names := make([]string, len(e.Fields))
@@ -110,23 +146,49 @@ func (e In) String() string {
 	return text + " @" + e.Set
 }
 
-func (e From) String() string     { return fmt.Sprintf("iifname %q", e.Device) }
-func (Known) String() string      { return "ct state established,related" }
+func (e From) String() string   { return fmt.Sprintf("iifname %q", e.Device) }
+func (e To) String() string     { return fmt.Sprintf("oifname %q", e.Device) }
+func (Original) String() string { return "ct direction original" }
+func (e SentBy) String() string { return fmt.Sprintf("meta skuid %d", e.User) }
+
+// String asks for something that is so of every socket: nft has no match for
+// there being one.
+func (Listening) String() string { return "socket wildcard <= 1" }
+
+func (e NTPMode) String() string {
+	op := "=="
+	if e.Not {
+		op = "!="
+	}
+	return fmt.Sprintf("@th,64,8 & 0x7 %s %#x", op, e.Mode)
+}
+
 func (Translated) String() string { return "ct status dnat" }
+func (Known) String() string      { return "ct state established,related" }
 
 func (e Below) String() string {
-	return fmt.Sprintf("limit rate %d/second burst %d packets", e.PerSecond, e.Burst)
+	unit := "second"
+	if e.Minute {
+		unit = "minute"
+	}
+	return fmt.Sprintf("limit rate %d/%s burst %d packets", e.Rate, unit, e.Burst)
 }
 
 func (e Note) String() string {
 	text := fmt.Sprintf("update @%s { %s", e.Set, e.Field)
+	if e.Bits > 0 {
+		text += " & " + Mask(e.Field.Bits(), e.Bits).String()
+	}
 	if e.Timeout > 0 {
 		text += " timeout " + span(e.Timeout)
 	}
 	if e.Limit != nil {
-		return text + " " + e.Limit.String() + " }"
+		text += " " + e.Limit.String()
 	}
-	return text + " counter }"
+	if e.Count {
+		text += " counter"
+	}
+	return text + " }"
 }
 
 func (Count) String() string { return "counter" }
@@ -137,6 +199,7 @@ func (e Log) String() string {
 
 func (Accept) String() string { return "accept" }
 func (Drop) String() string   { return "drop" }
+func (Reject) String() string { return "reject with icmpx admin-prohibited" }
 func (e Goto) String() string { return "goto " + e.Chain }
 
 // Mask is the netmask with the leading bits set, as an address of a width of 32

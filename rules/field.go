@@ -20,6 +20,7 @@ const (
 	DAddr6
 	NextHdr6 // the IPv6 header's own next header: no extension header stands between
 	HopLimit6
+	TTL4
 	SPortUDP
 	DPortUDP
 	DPortTCP
@@ -33,6 +34,7 @@ const (
 	IPv4   = 2
 	IPv6   = 10
 	ICMP4  = 1
+	IGMP   = 2
 	TCP    = 6
 	UDP    = 17
 	ICMP6  = 58
@@ -41,7 +43,7 @@ const (
 
 var fieldNames = [...]string{
 	"meta nfproto", "meta l4proto", "iifname", "ip saddr", "ip daddr", "ip6 saddr", "ip6 daddr",
-	"ip6 nexthdr", "ip6 hoplimit", "udp sport", "udp dport", "tcp dport", "icmp type", "icmpv6 type", "ct original proto-dst",
+	"ip6 nexthdr", "ip6 hoplimit", "ip ttl", "udp sport", "udp dport", "tcp dport", "icmp type", "icmpv6 type", "ct original proto-dst",
 }
 
 func (f Field) String() string {
@@ -67,7 +69,7 @@ func (f Field) Bits() int {
 }
 
 var (
-	protocolNames = map[uint16]string{ICMP4: "icmp", TCP: "tcp", UDP: "udp", ICMP6: "ipv6-icmp"}
+	protocolNames = map[uint16]string{ICMP4: "icmp", IGMP: "igmp", TCP: "tcp", UDP: "udp", ICMP6: "ipv6-icmp"}
 	familyNames   = map[uint16]string{IPv4: "ipv4", IPv6: "ipv6"}
 	icmp4Names    = map[uint16]string{3: "destination-unreachable", 11: "time-exceeded", 12: "parameter-problem"}
 	icmp6Names    = map[uint16]string{

@@ -24,7 +24,7 @@ func prefixes(s ...string) (out []netip.Prefix) {
 func sample() Shield {
 	return Shield{
 		Mode: Enforce, Preset: "workstation", LogGroup: 5, Devices: []string{"br-1@x", "eth0"},
-		Allow:   []Service{{"tcp", 22}, {"udp", 443}, {"tcp", 80}, {"tcp", 22}},
+		Allow:   []Service{{Proto: "tcp", Port: 22}, {Proto: "udp", Port: 443}, {Proto: "tcp", Port: 80}, {Proto: "tcp", Port: 22}},
 		Trusted: prefixes("10.0.0.0/8", "2001:db8:f::/48"),
 		Exposed: []Exposed{{Addr: netip.MustParseAddr("2001:db8::1"), Until: 26 * time.Hour}, {Addr: netip.MustParseAddr("2001:db8::2"), Until: time.Hour}},
 		Solicited: []Solicited{
@@ -52,7 +52,7 @@ func compile(t *testing.T, s Shield) Table {
 func TestText(t *testing.T) {
 	observe := sample()
 	observe.Mode = Observe
-	for name, s := range map[string]Shield{"enforce": sample(), "observe": observe, "bare": {Mode: Enforce, Preset: Workstation.Name}} {
+	for name, s := range map[string]Shield{"enforce": sample(), "observe": observe, "bare": {Mode: Enforce, Preset: DefaultPreset}} {
 		got, path := compile(t, s).Text(time.Hour), "testdata/"+name+".nft"
 		if *rewrite {
 			if err := os.WriteFile(path, []byte(got), 0o644); err != nil {

@@ -29,14 +29,6 @@ func (m Mode) String() string {
 // Drops reports whether the rules end in a drop.
 func (m Mode) Drops() bool { return m == Enforce }
 
-// Service is a transport port that stays reachable from a closed neighbourhood.
-type Service struct {
-	Proto string // "tcp" or "udp"
-	Port  uint16 // 1..65535
-}
-
-func (s Service) String() string { return fmt.Sprintf("%s/%d", s.Proto, s.Port) }
-
 // Shield is everything the kernel is asked to enforce, as one comparable-by-value
 // wish. The zero value means that no table is wanted. All deadlines are readings
 // of CLOCK_MONOTONIC since boot, the clock that element timeouts run on.
@@ -48,6 +40,9 @@ type Shield struct {
 	Devices  []string // network devices whose ingress hook guards the throw-away addresses, sorted
 	Allow    []Service
 	Trusted  []netip.Prefix // never closed, either family
+	Hold     time.Duration  // how long what the kernel learns by itself stays closed
+	Choices  Choices        // of the preset
+	Facts    Facts          // of the host, that these need
 
 	Exposed   []Exposed   // sorted by address
 	Solicited []Solicited // sorted by our address, then server
@@ -82,5 +77,15 @@ type Hood struct {
 func (s Shield) Equal(o Shield) bool {
 	return s.Mode == o.Mode && s.Preset == o.Preset && s.Owner == o.Owner && s.LogGroup == o.LogGroup &&
 		slices.Equal(s.Devices, o.Devices) && slices.Equal(s.Allow, o.Allow) && slices.Equal(s.Trusted, o.Trusted) &&
+		s.Hold == o.Hold && s.Choices == o.Choices && s.Facts.equal(o.Facts) &&
 		slices.Equal(s.Exposed, o.Exposed) && slices.Equal(s.Solicited, o.Solicited) && slices.Equal(s.Hoods, o.Hoods)
+}
+
+func (f Facts) equal(o Facts) bool {
+	return slices.Equal(f.Outside, o.Outside) && slices.Equal(f.Users, o.Users) && slices.Equal(f.Own, o.Own)
+}
+
+// Clone is a copy that shares nothing.
+func (f Facts) Clone() Facts {
+	return Facts{Outside: slices.Clone(f.Outside), Users: slices.Clone(f.Users), Own: slices.Clone(f.Own)}
 }

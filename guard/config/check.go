@@ -13,6 +13,7 @@ import (
 
 	"ntpveil/guard"
 	"ntpveil/rules"
+	"ntpveil/strict"
 )
 
 const ntpPort = 123
@@ -77,9 +78,30 @@ func device(s string) error {
 	return nil
 }
 
-func preset(s string) error {
-	if s != rules.Workstation.Name {
-		return fmt.Errorf("%q: this version has the preset %q alone", s, rules.Workstation.Name)
+// word lets everything through: what it may be is not known yet.
+func word(string) error { return nil }
+
+// choose takes from the preset what [shield] does not say.
+func (d *draft) choose(known rules.Presets, written map[string]place, at func(key string) place) Errors {
+	p, ok := known[d.Preset]
+	switch {
+	case !ok:
+		return Errors{at("shield.preset").Errorf("shield.preset: %q is none of %s", d.Preset, quoteList(sortedKeys(known)))}
+	case p.Choices.Learn == rules.FromOutput:
+		return Errors{at("shield.preset").Errorf("shield.preset: %q is for hosts without this daemon: ntpveil-companion.service loads it", d.Preset)}
+	}
+	d.Choices, d.Outside = p.Choices, p.Outside
+	for key, take := range map[string]func(){
+		"shield.mode":      func() { d.Shield = p.Mode },
+		"shield.trusted":   func() { d.Trusted = p.Trusted },
+		"shield.allow":     func() { d.Allow = p.Allow },
+		"shield.hold":      func() { d.Hold = p.Hold },
+		"shield.owner":     func() { d.Owner = p.Owner },
+		"shield.log_group": func() { d.LogGroup = p.LogGroup },
+	} {
+		if _, set := written[key]; !set {
+			take()
+		}
 	}
 	return nil
 }
@@ -107,10 +129,10 @@ func path(s string) error {
 // Of tables that have errors of their own it says nothing.
 func (d *draft) whole(at func(key string) place, right func(table string) bool) (errs Errors) {
 	if right("address") && d.Control > d.MaxAddrs {
-		errs = append(errs, at("address.control").errorf("address.control: %d is above address.max, %d", d.Control, d.MaxAddrs))
+		errs = append(errs, at("address.control").Errorf("address.control: %d is above address.max, %d", d.Control, d.MaxAddrs))
 	}
 	if right("ledger") && right("control") && filepath.Clean(d.Ledger) == filepath.Clean(d.Socket) {
-		errs = append(errs, at("control.socket").errorf("control.socket: %q is ledger.path, too", d.Socket))
+		errs = append(errs, at("control.socket").Errorf("control.socket: %q is ledger.path, too", d.Socket))
 	}
 	if right("time") {
 		errs = append(errs, d.time(at)...)
@@ -120,7 +142,7 @@ func (d *draft) whole(at func(key string) place, right func(table string) bool) 
 
 func (d *draft) time(at func(key string) place) (errs Errors) {
 	if d.PollMin > d.PollMax {
-		errs = append(errs, at("time.poll.min").errorf("time.poll.min: %s is above time.poll.max, %s", d.PollMin, d.PollMax))
+		errs = append(errs, at("time.poll.min").Errorf("time.poll.min: %s is above time.poll.max, %s", d.PollMin, d.PollMax))
 	}
 	if len(d.Servers) > 0 {
 		d.Pools = nil // pools are not asked then
@@ -128,10 +150,10 @@ func (d *draft) time(at func(key string) place) (errs Errors) {
 		d.Pools = []string{DefaultPool}
 	}
 	if len(d.Pools) == 0 && len(d.Servers) == 0 && !(d.pools && d.dhcp && d.DHCP == "join") { // on purpose: those that the network names, alone
-		return append(errs, at("time.pools").errorf("%s: write servers = [\"ntp.example.net\"], or pools = [\"2.VENDOR.pool.ntp.org\"] of a vendor zone that is yours, under [time]", noServer()))
+		return append(errs, at("time.pools").Errorf("%s: write servers = [\"ntp.example.net\"], or pools = [\"2.VENDOR.pool.ntp.org\"] of a vendor zone that is yours, under [time]", noServer()))
 	}
 	if len(d.Pools) > 0 && d.PollMin < poolPoll {
-		errs = append(errs, at("time.poll.min").errorf("time.poll.min: %s is below %s, which a pool's servers are owed", d.PollMin, poolPoll))
+		errs = append(errs, at("time.poll.min").Errorf("time.poll.min: %s is below %s, which a pool's servers are owed", d.PollMin, poolPoll))
 	}
 	return append(errs, d.agree(at)...)
 }
@@ -155,39 +177,15 @@ func (d *draft) agree(at func(key string) place) Errors {
 	case !d.minAgree:
 		d.MinAgree = 3
 		if had < 3 {
-			return Errors{at("time.use").errorf("time.use: %d servers can never be the 3 that have to agree; time.min_agree = %d permits fewer", had, had)}
+			return Errors{at("time.use").Errorf("time.use: %d servers can never be the 3 that have to agree; time.min_agree = %d permits fewer", had, had)}
 		}
 	case d.MinAgree > had:
-		return Errors{at("time.min_agree").errorf("time.min_agree: %d can never be met, %d servers are to be had", d.MinAgree, had)}
+		return Errors{at("time.min_agree").Errorf("time.min_agree: %d can never be met, %d servers are to be had", d.MinAgree, had)}
 	}
 	return nil
 }
 
-func quote(s string) string {
-	var b strings.Builder
-	b.WriteByte('"')
-	for _, c := range s {
-		switch {
-		case c == '"' || c == '\\':
-			b.WriteByte('\\')
-			b.WriteRune(c)
-		case c < ' ' || c == 0x7f:
-			fmt.Fprintf(&b, "\\u%04x", c)
-		default:
-			b.WriteRune(c)
-		}
-	}
-	b.WriteByte('"')
-	return b.String()
-}
-
-func quoteList(list []string) string {
-	var out []string
-	for _, s := range list {
-		out = append(out, quote(s))
-	}
-	return "[" + strings.Join(out, ", ") + "]"
-}
+var quote, quoteList = strict.Quote, strict.QuoteList
 
 func quoteAll[T fmt.Stringer](list []T) string {
 	var out []string

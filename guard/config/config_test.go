@@ -11,13 +11,14 @@ import (
 
 	"ntpveil/guard"
 	"ntpveil/rules"
+	"ntpveil/strict"
 )
 
 const some = "[time]\nservers = [\"ntp.example.net\"]\n"
 
 func parse(t *testing.T, text string) guard.Config {
 	t.Helper()
-	c, err := Parse([]File{{"a.toml", []byte(text)}})
+	c, err := Parse([]File{{Name: "a.toml", Text: []byte(text)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,8 +29,57 @@ func TestDefaults(t *testing.T) {
 	c := parse(t, some)
 	want := defaults().Config
 	want.Servers, want.MinAgree = []guard.Server{{Host: "ntp.example.net", Port: 123}}, 1
+	want.Shield, want.Allow, want.Hold, want.LogGroup = rules.Enforce, []rules.Service{{Proto: "tcp", Port: 22}}, 15*time.Minute, 5
+	want.Choices = workstation(t).Choices
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+}
+
+func workstation(t *testing.T) rules.Preset {
+	t.Helper()
+	all, errs := rules.ReadPresets(nil)
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	return all[rules.DefaultPreset]
+}
+
+// TestPresetGivesWhatShieldDoesNot: a key of [shield] wins over the preset's.
+func TestPresetGivesWhatShieldDoesNot(t *testing.T) {
+	own := File{Name: "presets/mine.toml", Text: []byte("[neighbourhood]\nhold = \"7m\"\nipv6 = 56\n[closed]\naction = \"count\"\nallow = [\"tcp/80\"]\ntrusted = [\"2001:db8::/32\"]\noutside = [\"ppp0\"]\n" +
+		"[log]\ngroup = 9\n[table]\nowner = true")}
+	c, err := Parse([]File{{Name: "a.toml", Text: []byte(some + "[shield]\npreset = \"mine\"")}}, own)
+	if err != nil || c.Shield != rules.Observe || c.Hold != 7*time.Minute || c.Allow[0].Port != 80 || len(c.Trusted) != 1 || c.LogGroup != 9 || !c.Owner ||
+		c.Choices.Hood6 != 56 || c.Outside[0] != "ppp0" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	c, err = Parse([]File{{Name: "a.toml", Text: []byte(some + "[shield]\npreset = \"mine\"\nmode = \"enforce\"\nhold = \"1m\"\nallow = []\ntrusted = []\nowner = false\nlog_group = 1")}}, own)
+	if err != nil || c.Shield != rules.Enforce || c.Hold != time.Minute || len(c.Allow)+len(c.Trusted) > 0 || c.LogGroup != 1 || c.Owner || c.Choices.Hood6 != 56 {
+		t.Errorf("%+v, %v", c, err)
+	}
+	bad := File{Name: "presets/bad.toml", Text: []byte("extends = \"none\"")}
+	if _, err := Parse([]File{{Name: "a.toml", Text: []byte(some)}}, bad); err == nil || err.Error() != `presets/bad.toml:1:1: extends: there is no preset "none"` {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestPresetsBesideTheConfiguration are read; one takes the place of a built-in one.
+func TestPresetsBesideTheConfiguration(t *testing.T) {
+	main := filepath.Join(t.TempDir(), "ntpveil.toml")
+	write(t, main, some)
+	mine := filepath.Join(filepath.Dir(main), "presets", "workstation.toml")
+	write(t, mine, "[neighbourhood]\nhold = \"9m\"")
+	all, err := Presets(main)
+	if err != nil || all["workstation"].Hold != 9*time.Minute || all["workstation"].Origin != mine || all["server"].Hold != 9*time.Minute {
+		t.Errorf("%+v, %v", all["workstation"], err)
+	}
+	if c, err := Load(main, true); err != nil || c.Hold != 9*time.Minute {
+		t.Errorf("%v, %v", c.Hold, err)
+	}
+	write(t, mine, "hold = 9")
+	if _, err := Load(main, true); err == nil || err.Error() != mine+":1:1: unknown key hold" {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -89,10 +139,11 @@ func TestErrors(t *testing.T) {
 		some + "poll = \"64s\"":                               "a.toml:3:1: time.poll: a table is wanted",
 		some + "[clock]\nstep.when = \"sometimes\"":           `a.toml:4:1: clock.step.when: "sometimes" is none of ["start", "always", "never"]`,
 		some + "[clock]\nstep.threshold = 5":                  `a.toml:4:1: clock.step.threshold: a time such as "64s" is wanted`,
-		some + "[shield]\nallow = [\"tcp/70000\"]":            `a.toml:4:10: shield.allow: "tcp/70000" is no service such as tcp/22`,
+		some + "[shield]\nallow = [\"tcp/70000\"]":            `a.toml:4:10: shield.allow: "tcp/70000" is no service such as tcp/22, udp/8000-8010 or tcp/443@eth0`,
 		some + "[shield]\nallow = [22]":                       "a.toml:4:1: shield.allow: a list of strings is wanted",
 		some + "[shield]\ntrusted = [\"2001:db8::1/48\"]":     `a.toml:4:12: shield.trusted: "2001:db8::1/48" has bits beyond its length: 2001:db8::/48 is meant?`,
-		some + "[shield]\npreset = \"router\"":                `a.toml:4:1: shield.preset: "router": this version has the preset "workstation" alone`,
+		some + "[shield]\npreset = \"firewall\"":              `a.toml:4:1: shield.preset: "firewall" is none of ["companion", "lockdown", "observe", "router", "server", "workstation"]`,
+		some + "[shield]\npreset = \"companion\"":             `a.toml:4:1: shield.preset: "companion" is for hosts without this daemon: ntpveil-companion.service loads it`,
 		some + "nts = [\"nts.example\"]":                      "a.toml:3:1: time.nts: this version has no NTS: leave it at []",
 		some + "[metrics]\nlisten = \"127.0.0.1:9975\"":       `a.toml:4:1: metrics.listen: this version has no metrics: leave it at ""`,
 		some + "[ledger]\npath = \"/dev/null\"":               `a.toml:4:1: ledger.path: "/dev/null" is below /dev, where no file of ours belongs`,
@@ -118,7 +169,7 @@ func TestErrors(t *testing.T) {
 		"\x00":       "a.toml: there is a NUL byte in it",
 		"a = \"\xff": "a.toml: it is not UTF-8",
 	} {
-		_, err := Parse([]File{{"a.toml", []byte(text)}})
+		_, err := Parse([]File{{Name: "a.toml", Text: []byte(text)}})
 		if err == nil || err.Error() != want && !(strings.HasSuffix(want, ": ") && strings.HasPrefix(err.Error(), want)) {
 			t.Errorf("%q:\n%v\nwant\n%s", text, err, want)
 		}
@@ -142,7 +193,7 @@ func TestNetworkAlone(t *testing.T) {
 func TestDefaultPoolThatDoesNotHold(t *testing.T) {
 	defer func(p string) { DefaultPool = p }(DefaultPool)
 	DefaultPool = "2.vendor.pool.example"
-	_, err := Parse([]File{{"a.toml", []byte("[time]\npools = []")}})
+	_, err := Parse([]File{{Name: "a.toml", Text: []byte("[time]\npools = []")}})
 	if err == nil || !strings.HasPrefix(err.Error(), "a.toml:2:1: no server is configured, and time.pools is written, so that the default pool 2.vendor.pool.example does not hold") {
 		t.Error(err)
 	}
@@ -251,13 +302,13 @@ func TestSample(t *testing.T) {
 		lines = append(lines, l)
 	}
 	text := strings.Join(lines, "\n")
-	entries, errs := read(File{"sample", []byte(text)})
+	entries, errs := strict.Read(File{Name: "sample", Text: []byte(text)}, isTable)
 	if len(errs) > 0 {
 		t.Fatal(errs)
 	}
 	shown := map[string]bool{}
 	for _, e := range entries {
-		shown[e.key] = true
+		shown[e.Key] = true
 	}
 	for _, k := range keys {
 		if !shown[k.name] {
@@ -276,7 +327,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(some))
 	f.Add([]byte("[time]\npools=[\"a.b\"]\npoll={min=\"64s\"}\n[shield]\nallow=[\"tcp/1\"]"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		c, err := Parse([]File{{"f", text}})
+		c, err := Parse([]File{{Name: "f", Text: text}})
 		var bad Errors
 		if err != nil {
 			if !errors.As(err, &bad) || len(bad) == 0 {
@@ -289,7 +340,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		again, err := Parse([]File{{"again", []byte(Effective(c))}})
+		again, err := Parse([]File{{Name: "again", Text: []byte(Effective(c))}})
 		if err != nil || Effective(again) != Effective(c) {
 			t.Errorf("%s\n%v", Effective(c), err)
 		}

@@ -1,9 +1,7 @@
 package config
 
 import (
-	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +11,7 @@ import (
 
 	"ntpveil/guard"
 	"ntpveil/rules"
+	"ntpveil/strict"
 )
 
 // draft is the configuration while it is read.
@@ -26,7 +25,7 @@ type draft struct {
 // key is one key: how its value is set and how it is printed.
 type key struct {
 	name string
-	set  func(d *draft, v *value) error
+	set  func(d *draft, v *strict.Value) error
 	get  func(c *guard.Config) string
 }
 
@@ -52,7 +51,7 @@ var keys = []key{
 	number("address.max", func(d *draft) *int { return &d.MaxAddrs }, 1, 64),
 	number("address.control", func(d *draft) *int { return &d.Control }, 0, 8),
 	choice("shield.mode", func(d *draft) *rules.Mode { return &d.Shield }, map[string]rules.Mode{"enforce": rules.Enforce, "observe": rules.Observe, "off": rules.Off}),
-	text("shield.preset", func(d *draft) *string { return &d.Preset }, preset),
+	text("shield.preset", func(d *draft) *string { return &d.Preset }, word),
 	{"shield.trusted", setTrusted, func(c *guard.Config) string { return quoteAll(c.Trusted) }},
 	{"shield.allow", setAllow, func(c *guard.Config) string { return quoteAll(c.Allow) }},
 	length("shield.hold", func(d *draft) *time.Duration { return &d.Hold }, 0, 24*time.Hour),
@@ -71,37 +70,16 @@ func defaults() draft {
 		DHCP: "join", Use: 4, PollMin: 64 * time.Second, PollMax: 2048 * time.Second,
 		StepThreshold: 500 * time.Millisecond, StepWhen: "start", MaxForward: 1000 * time.Second, MaxBackward: 1000 * time.Second,
 		Rotate: "query", Keep: 2 * time.Hour, MaxAddrs: 8, Control: 1,
-		Shield: rules.Enforce, Preset: rules.Workstation.Name, Allow: []rules.Service{{Proto: "tcp", Port: 22}},
-		Hold: 15 * time.Minute, LogGroup: 5, IfImpossible: "wait",
+		Preset: rules.DefaultPreset, IfImpossible: "wait",
 		Ledger: "/var/lib/ntpveil/ledger.db", Socket: "/run/ntpveil/control.sock",
 	}}
 }
 
-func aString(v *value) (string, error) {
-	if v.kind != unstable.String {
+func aString(v *strict.Value) (string, error) {
+	if v.Kind != unstable.String {
 		return "", fmt.Errorf("a string is wanted")
 	}
-	return v.text, nil
-}
-
-// itemError is an error of one item of a list, at its own place.
-type itemError struct {
-	at place
-	error
-}
-
-// each takes every item of a list of strings; its error joins those of all of them.
-func each(v *value, take func(s string) error) error {
-	if v.kind != unstable.Array || v.other {
-		return fmt.Errorf("a list of strings is wanted")
-	}
-	var errs []error
-	for _, x := range v.items {
-		if err := take(x.text); err != nil {
-			errs = append(errs, itemError{x.at, err})
-		}
-	}
-	return errors.Join(errs...)
+	return v.Text, nil
 }
 
 // bareName is a domain name as names are compared.
@@ -109,7 +87,7 @@ func bareName(s string) string { return strings.ToLower(strings.TrimSuffix(s, ".
 
 func text(name string, field func(*draft) *string, check func(string) error) key {
 	return key{name,
-		func(d *draft, v *value) error {
+		func(d *draft, v *strict.Value) error {
 			s, err := aString(v)
 			if err == nil {
 				err = check(s)
@@ -131,7 +109,7 @@ func enum(name string, field func(*draft) *string, words ...string) key {
 
 func choice[T comparable](name string, field func(*draft) *T, words map[string]T) key {
 	return key{name,
-		func(d *draft, v *value) error {
+		func(d *draft, v *strict.Value) error {
 			s, err := aString(v)
 			if err != nil {
 				return err
@@ -155,11 +133,11 @@ func choice[T comparable](name string, field func(*draft) *T, words map[string]T
 
 func flag(name string, field func(*draft) *bool) key {
 	return key{name,
-		func(d *draft, v *value) error {
-			if v.kind != unstable.Bool {
+		func(d *draft, v *strict.Value) error {
+			if v.Kind != unstable.Bool {
 				return fmt.Errorf("true or false is wanted")
 			}
-			*field(d) = v.text == "true"
+			*field(d) = v.Text == "true"
 			return nil
 		},
 		func(c *guard.Config) string { return strconv.FormatBool(*field(&draft{Config: *c})) }}
@@ -167,13 +145,13 @@ func flag(name string, field func(*draft) *bool) key {
 
 func number[T int | uint16](name string, field func(*draft) *T, least, most int64) key {
 	return key{name,
-		func(d *draft, v *value) error {
-			if v.kind != unstable.Integer {
+		func(d *draft, v *strict.Value) error {
+			if v.Kind != unstable.Integer {
 				return fmt.Errorf("a whole number is wanted")
 			}
-			n, err := strconv.ParseInt(strings.ReplaceAll(v.text, "_", ""), 0, 64)
+			n, err := strconv.ParseInt(strings.ReplaceAll(v.Text, "_", ""), 0, 64)
 			if err != nil || n < least || n > most {
-				return fmt.Errorf("%s is not from %d to %d", v.text, least, most)
+				return fmt.Errorf("%s is not from %d to %d", v.Text, least, most)
 			}
 			*field(d) = T(n)
 			return nil
@@ -183,7 +161,7 @@ func number[T int | uint16](name string, field func(*draft) *T, least, most int6
 
 func length(name string, field func(*draft) *time.Duration, least, most time.Duration) key {
 	return key{name,
-		func(d *draft, v *value) error {
+		func(d *draft, v *strict.Value) error {
 			s, err := aString(v)
 			if err != nil {
 				return fmt.Errorf(`a time such as "64s" is wanted`)
@@ -203,10 +181,10 @@ func length(name string, field func(*draft) *time.Duration, least, most time.Dur
 
 func names(name string, field func(*draft) *[]string, check func(string) error) key {
 	return key{name,
-		func(d *draft, v *value) error {
+		func(d *draft, v *strict.Value) error {
 			all := field(d)
 			*all = []string{}
-			return each(v, func(s string) error {
+			return strict.Each(v, func(s string) error {
 				if err := check(s); err != nil {
 					return err
 				}
@@ -228,8 +206,8 @@ func notYet(name, feature string) key {
 		empty = `""`
 	}
 	return key{name,
-		func(_ *draft, v *value) error {
-			if v.kind == unstable.Array && len(v.items) == 0 && !v.other && empty == "[]" || v.kind == unstable.String && v.text == "" && empty != "[]" {
+		func(_ *draft, v *strict.Value) error {
+			if v.Kind == unstable.Array && len(v.Items) == 0 && !v.Other && empty == "[]" || v.Kind == unstable.String && v.Text == "" && empty != "[]" {
 				return nil
 			}
 			return fmt.Errorf("this version has no %s: leave it at %s", feature, empty)
@@ -237,10 +215,10 @@ func notYet(name, feature string) key {
 		func(*guard.Config) string { return empty }}
 }
 
-func setTrusted(d *draft, v *value) error {
+func setTrusted(d *draft, v *strict.Value) error {
 	d.Trusted = nil
-	return each(v, func(s string) error {
-		p, err := prefix(s)
+	return strict.Each(v, func(s string) error {
+		p, err := rules.ParsePrefix(s)
 		if err == nil {
 			d.Trusted = append(d.Trusted, p)
 		}
@@ -248,38 +226,20 @@ func setTrusted(d *draft, v *value) error {
 	})
 }
 
-func prefix(s string) (netip.Prefix, error) {
-	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
-		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
-	}
-	p, err := netip.ParsePrefix(s)
-	switch {
-	case err != nil:
-		return p, fmt.Errorf("%q is no prefix such as 2001:db8::/48", s)
-	case p != p.Masked():
-		return p, fmt.Errorf("%q has bits beyond its length: %s is meant?", s, p.Masked())
-	case p.Addr().Is4In6():
-		return p, fmt.Errorf("%q: write it as an IPv4 prefix", s)
-	}
-	return p, nil
-}
-
-func setAllow(d *draft, v *value) error {
+func setAllow(d *draft, v *strict.Value) error {
 	d.Allow = nil
-	return each(v, func(s string) error {
-		proto, port, _ := strings.Cut(s, "/")
-		n, err := strconv.ParseUint(port, 10, 16)
-		if err != nil || n == 0 || proto != "tcp" && proto != "udp" {
-			return fmt.Errorf("%q is no service such as tcp/22", s)
+	return strict.Each(v, func(s string) error {
+		x, err := rules.ParseService(s)
+		if err == nil {
+			d.Allow = append(d.Allow, x)
 		}
-		d.Allow = append(d.Allow, rules.Service{Proto: proto, Port: uint16(n)})
-		return nil
+		return err
 	})
 }
 
-func setServers(d *draft, v *value) error {
+func setServers(d *draft, v *strict.Value) error {
 	d.Servers = nil
-	return each(v, func(s string) error {
+	return strict.Each(v, func(s string) error {
 		x, err := server(s)
 		if err != nil {
 			return err

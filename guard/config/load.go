@@ -12,6 +12,16 @@ import (
 	"time"
 
 	"ntpveil/guard"
+	"ntpveil/rules"
+	"ntpveil/strict"
+)
+
+// Files, and errors with their places, are those of package strict.
+type (
+	File   = strict.File
+	Error  = strict.Error
+	Errors = strict.Errors
+	place  = strict.Place
 )
 
 // DefaultPool is the pool that is asked where nothing is configured. It is set
@@ -19,16 +29,21 @@ import (
 var DefaultPool string
 
 const (
-	maxFile  = 1 << 20
 	maxFiles = 64
 	poolPoll = 64 * time.Second
 )
 
-// Load reads a file and the conf.d beside it. A file that does not exist is an
-// empty one, unless it was named by the user. The error is of type Errors.
+// VendorPresets is where packages put presets.
+const VendorPresets = "/usr/share/ntpveil/presets"
+
+// Load reads a file, the conf.d beside it, and the presets (see Presets). A file
+// that does not exist is an empty one, unless it was named by the user. The error
+// is of type Errors.
 func Load(path string, named bool) (guard.Config, error) {
 	files, errs := gather(path, named)
-	c, found := checked(files, len(errs) == 0)
+	presets, bad := presetFiles(path)
+	errs = append(errs, bad...)
+	c, found := checked(files, presets, len(errs) == 0)
 	if errs = append(errs, found...); len(errs) > 0 {
 		return guard.Config{}, errs
 	}
@@ -45,10 +60,10 @@ func Socket(path string, named bool) (string, error) {
 	}
 	socket := defaults().Socket
 	for _, f := range files {
-		entries, _ := read(f)
+		entries, _ := strict.Read(f, isTable)
 		for _, e := range entries {
 			d := defaults()
-			if e.key == "control.socket" && d.set(e) == nil {
+			if e.Key == "control.socket" && d.set(e) == nil {
 				socket = d.Socket
 			}
 		}
@@ -65,7 +80,7 @@ func gather(path string, named bool) (files []File, errs Errors) {
 		case err != nil:
 			errs = append(errs, Error{File: path, Text: "read configuration: " + reason(err)})
 		default:
-			files = append(files, File{path, text})
+			files = append(files, File{Name: path, Text: text})
 		}
 	}
 	add(path, named)
@@ -80,7 +95,35 @@ func gather(path string, named bool) (files []File, errs Errors) {
 	return files, errs
 }
 
-// beside lists the files of a conf.d in name order, without those that an editor
+// Presets are those that are built in and those of the vendor's directory and of
+// the directory presets beside the configuration, in this order; a later one takes
+// the place of an earlier one of the same name. The error is of type Errors.
+func Presets(path string) (rules.Presets, error) {
+	files, errs := presetFiles(path)
+	all, bad := rules.ReadPresets(files)
+	if errs = append(errs, bad...); len(errs) > 0 {
+		return nil, errs
+	}
+	return all, nil
+}
+
+func presetFiles(path string) (files []File, errs Errors) {
+	for _, dir := range []string{VendorPresets, filepath.Join(filepath.Dir(path), "presets")} {
+		names, bad := beside(dir)
+		errs = append(errs, bad...)
+		for _, name := range names {
+			text, err := slurp(name)
+			if err != nil {
+				errs = append(errs, Error{File: name, Text: "read preset: " + reason(err)})
+				continue
+			}
+			files = append(files, File{Name: name, Text: text})
+		}
+	}
+	return files, errs
+}
+
+// beside lists the files of a directory such as conf.d in name order, without those that an editor
 // or a package manager hides there. A directory that does not exist has none.
 func beside(dir string) ([]string, Errors) {
 	all, err := os.ReadDir(dir)
@@ -117,13 +160,14 @@ func slurp(path string) ([]byte, error) {
 	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
 		return nil, errNotFile
 	}
-	return io.ReadAll(io.LimitReader(f, maxFile+1))
+	return io.ReadAll(io.LimitReader(f, strict.MaxFile+1))
 }
 
 // Parse makes a configuration of files; in a later one a scalar or a list takes
-// the place of an earlier one. The error is of type Errors: all there are.
-func Parse(files []File) (guard.Config, error) {
-	c, errs := checked(files, true)
+// the place of an earlier one. Presets are files of presets beside those that are
+// built in. The error is of type Errors: all there are.
+func Parse(files []File, presets ...File) (guard.Config, error) {
+	c, errs := checked(files, presets, true)
 	if len(errs) > 0 {
 		return guard.Config{}, errs
 	}
@@ -131,19 +175,19 @@ func Parse(files []File) (guard.Config, error) {
 }
 
 // checked is Parse. Where not all could be read, nothing is said about the whole.
-func checked(files []File, all bool) (guard.Config, Errors) {
+func checked(files, presets []File, all bool) (guard.Config, Errors) {
 	d := defaults()
-	var errs Errors
+	known, errs := rules.ReadPresets(presets)
 	places, wrong := map[string]place{}, map[string]bool{}
 	for _, f := range files {
-		entries, bad := read(f)
+		entries, bad := strict.Read(f, isTable)
 		errs = append(errs, bad...)
 		all = all && len(bad) == 0
 		for _, e := range entries {
-			places[e.key] = e.at
+			places[e.Key] = e.At
 			if bad := d.set(e); len(bad) > 0 {
 				errs = append(errs, bad...)
-				wrong[tableOf(e.key)] = true
+				wrong[tableOf(e.Key)] = true
 			}
 		}
 	}
@@ -152,14 +196,17 @@ func checked(files []File, all bool) (guard.Config, Errors) {
 			return p
 		}
 		if len(files) == 0 {
-			return place{file: "configuration"}
+			return place{File: "configuration"}
 		}
-		return place{file: files[0].Name}
+		return place{File: files[0].Name}
+	}
+	if known != nil && !wrong["shield"] {
+		errs = append(errs, d.choose(known, places, at)...)
 	}
 	if all {
 		errs = append(errs, d.whole(at, func(table string) bool { return !wrong[table] })...)
 	}
-	return d.Config, errs.sorted(files)
+	return d.Config, errs.Sorted(slices.Concat(files, presets))
 }
 
 func tableOf(key string) string {
@@ -168,36 +215,19 @@ func tableOf(key string) string {
 }
 
 // set sets one key.
-func (d *draft) set(e entry) Errors {
-	i := slices.IndexFunc(keys, func(k key) bool { return k.name == e.key })
+func (d *draft) set(e strict.Entry) Errors {
+	i := slices.IndexFunc(keys, func(k key) bool { return k.name == e.Key })
 	switch {
 	case i >= 0:
-		return e.errors(keys[i].set(d, e.value))
-	case slices.ContainsFunc(keys, func(k key) bool { return strings.HasPrefix(k.name, e.key+".") }):
-		return Errors{e.at.errorf("%s: a table is wanted", e.key)}
+		return e.Errors(keys[i].set(d, e.Value))
+	case slices.ContainsFunc(keys, func(k key) bool { return strings.HasPrefix(k.name, e.Key+".") }):
+		return Errors{e.At.Errorf("%s: a table is wanted", e.Key)}
 	}
-	return Errors{e.at.errorf("unknown key %s", e.key)}
+	return Errors{e.At.Errorf("unknown key %s", e.Key)}
 }
 
-// errors are those of a value, or of each item of a list.
-func (e entry) errors(err error) Errors {
-	if err == nil {
-		return nil
-	}
-	several, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return Errors{e.at.errorf("%s: %s", e.key, err)}
-	}
-	var out Errors
-	for _, err := range several.Unwrap() {
-		at := e.at
-		var one itemError
-		if errors.As(err, &one) {
-			at = one.at
-		}
-		out = append(out, at.errorf("%s: %s", e.key, err))
-	}
-	return out
+func isTable(name string) bool {
+	return slices.ContainsFunc(keys, func(k key) bool { return strings.HasPrefix(k.name, name+".") })
 }
 
 // Effective prints every key with its value, as TOML that makes the same

@@ -118,6 +118,7 @@ func (s *Shield) putUp(from rules.Shield, b *batch) error {
 	}
 	from.Exposed, from.Solicited = nil, nil
 	from.Devices, from.Allow, from.Trusted = slices.Clone(from.Devices), slices.Clone(from.Allow), slices.Clone(from.Trusted)
+	from.Facts = from.Facts.Clone()
 	s.st, s.frame = st, frame{shield: from, mark: st.mark}
 	return nil
 }

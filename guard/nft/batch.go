@@ -78,7 +78,7 @@ func (b *batch) deleteSet(name string) {
 	b.add(unix.NFT_MSG_DELSET, 0, "remove set "+name, ours().text(unix.NFTA_SET_NAME, name))
 }
 
-var hookNumbers = map[string]uint32{"prerouting": 0, "input": 1, "forward": 2, "postrouting": 4, "ingress": 5}
+var hookNumbers = map[string]uint32{"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4, "ingress": 5}
 
 func (b *batch) chain(c rules.Chain) {
 	a := ours().text(unix.NFTA_CHAIN_NAME, c.Name)
@@ -97,7 +97,7 @@ func (b *batch) chain(c rules.Chain) {
 // datatypes are nft's own numbers of what a key is, six bits each, and lengths.
 var (
 	datatypes = map[rules.Kind]uint32{rules.Addr4: 7, rules.Addr6: 8, rules.Tuple4: 7<<18 | 13<<12 | 7<<6 | 13, rules.Tuple6: 8<<18 | 13<<12 | 8<<6 | 13}
-	fieldType = map[rules.Field]uint32{rules.TypeICMP4: 14, rules.TypeICMP6: 29, rules.DPortTCP: 13, rules.DPortUDP: 13}
+	fieldType = map[rules.Field]uint32{rules.TypeICMP4: 14, rules.TypeICMP6: 29, rules.DPortTCP: 13, rules.DPortUDP: 13, rules.Transport: 12}
 )
 
 func keyLength(k rules.Kind) (n uint32) {

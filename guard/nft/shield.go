@@ -217,6 +217,7 @@ func (s *Shield) Seen(now time.Duration) (rules.Shield, error) {
 	}
 	f := s.frame.shield
 	out.Mode, out.Preset, out.LogGroup, out.Allow = f.Mode, f.Preset, f.LogGroup, slices.Clone(f.Allow)
+	out.Hold, out.Choices, out.Facts = f.Hold, f.Choices, f.Facts.Clone()
 	out.Owner, out.Devices = s.st.table.flags == ownerFlags, s.st.devices()
 	return out, nil
 }

@@ -23,7 +23,7 @@ const (
 
 var places = map[rules.Field]place{
 	rules.SAddr4: {network, 12}, rules.DAddr4: {network, 16},
-	rules.SAddr6: {network, 8}, rules.DAddr6: {network, 24}, rules.NextHdr6: {network, 6}, rules.HopLimit6: {network, 7},
+	rules.SAddr6: {network, 8}, rules.DAddr6: {network, 24}, rules.NextHdr6: {network, 6}, rules.HopLimit6: {network, 7}, rules.TTL4: {network, 8},
 	rules.SPortUDP: {transport, 0}, rules.DPortUDP: {transport, 2}, rules.DPortTCP: {transport, 2},
 	rules.TypeICMP4: {transport, 0}, rules.TypeICMP6: {transport, 0},
 }
@@ -56,25 +56,67 @@ func (b *batch) translate(e rules.Expr) ([]expr.Any, error) {
 		return []expr.Any{load(e.Field, 1), &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: valueOf(e.Field, e.Value)}}, nil
 	case rules.OneOf:
 		return []expr.Any{load(e.Field, 1), &expr.Lookup{SourceRegister: 1, SetName: anonymousName, SetID: b.anonymous(e.Field, e.Values)}}, nil
+	case rules.Between:
+		return []expr.Any{load(e.Field, 1), &expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: valueOf(e.Field, e.First)},
+			&expr.Cmp{Op: expr.CmpOpLte, Register: 1, Data: valueOf(e.Field, e.Last)}}, nil
 	case rules.Within:
 		return []expr.Any{load(e.Field, 1), masked(e.Field, e.Prefix.Bits()),
 			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: e.Prefix.Masked().Addr().AsSlice()}}, nil
 	case rules.In:
 		return lookup(e), nil
-	case rules.From:
-		name := make([]byte, unix.IFNAMSIZ)
-		copy(name, e.Device)
-		return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: name}}, nil
-	case rules.Known:
-		return anyBit(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), nil
-	case rules.Translated:
-		return anyBit(expr.CtKeySTATUS, 1<<5 /* IPS_DST_NAT */), nil
 	case rules.Below:
 		return []expr.Any{below(e)}, nil
 	case rules.Note:
 		return note(e), nil
 	}
+	if steps := circumstance(e); steps != nil {
+		return steps, nil
+	}
 	return act(e)
+}
+
+// circumstance translates the matches that look beside the packet, at devices,
+// connections and sockets.
+func circumstance(e rules.Expr) []expr.Any {
+	switch e := e.(type) {
+	case rules.From:
+		return device(expr.MetaKeyIIFNAME, e.Device)
+	case rules.To:
+		return device(expr.MetaKeyOIFNAME, e.Device)
+	case rules.Known:
+		return anyBit(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
+	case rules.Translated:
+		return anyBit(expr.CtKeySTATUS, 1<<5 /* IPS_DST_NAT */)
+	case rules.Original:
+		return []expr.Any{&expr.Ct{Register: 1, Key: expr.CtKeyDIRECTION}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0}}}
+	case rules.SentBy:
+		return []expr.Any{&expr.Meta{Key: expr.MetaKeySKUID, Register: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.NativeEndian.AppendUint32(nil, e.User)}}
+	case rules.Listening:
+		return []expr.Any{&expr.Socket{Key: expr.SocketKeyWildcard, Register: 1}, &expr.Cmp{Op: expr.CmpOpLte, Register: 1, Data: []byte{1}}}
+	case rules.NTPMode:
+		return ntpMode(e)
+	}
+	return nil
+}
+
+func device(key expr.MetaKey, name string) []expr.Any {
+	data := make([]byte, unix.IFNAMSIZ)
+	copy(data, name)
+	return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: data}}
+}
+
+// ntpMode looks at the lowest three bits of the first byte behind the UDP header.
+func ntpMode(e rules.NTPMode) []expr.Any {
+	op := expr.CmpOpEq
+	if e.Not {
+		op = expr.CmpOpNeq
+	}
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: transport, Offset: 8, Len: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{7}, Xor: []byte{0}},
+		&expr.Cmp{Op: op, Register: 1, Data: []byte{e.Mode}},
+	}
 }
 
 // act translates the steps that match nothing.
@@ -89,6 +131,8 @@ func act(e rules.Expr) ([]expr.Any, error) {
 		return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}, nil
 	case rules.Drop:
 		return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}, nil
+	case rules.Reject:
+		return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}, nil
 	case rules.Goto:
 		return []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: e.Chain}}, nil
 	}
@@ -126,13 +170,24 @@ func anyBit(key expr.CtKey, bits uint32) []expr.Any {
 }
 
 func below(e rules.Below) expr.Any {
-	return &expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(e.PerSecond), Unit: expr.LimitTimeSecond, Burst: e.Burst}
+	unit := expr.LimitTimeSecond
+	if e.Minute {
+		unit = expr.LimitTimeMinute
+	}
+	return &expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(e.Rate), Unit: unit, Burst: e.Burst}
 }
 
 func note(e rules.Note) []expr.Any {
-	var each expr.Any = &expr.Counter{}
-	if e.Limit != nil {
-		each = below(*e.Limit)
+	out := []expr.Any{load(e.Field, 1)}
+	if e.Bits > 0 {
+		out = append(out, masked(e.Field, e.Bits))
 	}
-	return []expr.Any{load(e.Field, 1), &expr.Dynset{SrcRegKey: 1, SetName: e.Set, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: e.Timeout, Exprs: []expr.Any{each}}}
+	set := &expr.Dynset{SrcRegKey: 1, SetName: e.Set, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: e.Timeout}
+	if e.Limit != nil {
+		set.Exprs = append(set.Exprs, below(*e.Limit))
+	}
+	if e.Count {
+		set.Exprs = append(set.Exprs, &expr.Counter{})
+	}
+	return append(out, set)
 }

@@ -1,4 +1,9 @@
-package config
+// Package strict reads TOML, and knows where everything stands.
+//
+// It is pure and keeps nothing: files come as text, go out as flat entries in the
+// order in which they stand, and every error has file, line and column. What a key
+// means is its caller's.
+package strict
 
 import (
 	"bytes"
@@ -13,6 +18,9 @@ import (
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 )
+
+// MaxFile is the size in bytes up to which a file is read.
+const MaxFile = 1 << 20
 
 // File is one file's text.
 type File struct {
@@ -35,7 +43,7 @@ func (e Error) Error() string {
 	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Text)
 }
 
-// Errors are all errors of a configuration, in the order of files and lines.
+// Errors are all errors of some files, in the order of files and lines.
 type Errors []Error
 
 func (e Errors) Error() string {
@@ -46,7 +54,8 @@ func (e Errors) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-func (e Errors) sorted(files []File) Errors {
+// Sorted puts them into the order of files and lines.
+func (e Errors) Sorted(files []File) Errors {
 	order := func(e Error) int { return slices.IndexFunc(files, func(f File) bool { return f.Name == e.File }) }
 	slices.SortStableFunc(e, func(a, b Error) int {
 		return cmp.Or(cmp.Compare(order(a), order(b)), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
@@ -54,43 +63,87 @@ func (e Errors) sorted(files []File) Errors {
 	return e
 }
 
-// place is where something stands.
-type place struct {
-	file         string
-	line, column int
+// Place is where something stands. Without a line it is the file as a whole.
+type Place struct {
+	File         string
+	Line, Column int
 }
 
-func (p place) errorf(format string, args ...any) Error {
-	return Error{p.file, p.line, p.column, fmt.Sprintf(format, args...)}
+// Errorf is an error of that place.
+func (p Place) Errorf(format string, args ...any) Error {
+	return Error{p.File, p.Line, p.Column, fmt.Sprintf(format, args...)}
 }
 
-// entry is one key and its value as they stand in a file.
-type entry struct {
-	key   string // dotted
-	value *value
-	at    place
+// Entry is one key and its value as they stand in a file.
+type Entry struct {
+	Key   string // dotted
+	Value *Value
+	At    Place
 }
 
-// value is a TOML value of one of the kinds that are in use.
-type value struct {
-	kind  unstable.Kind
-	text  string // of a string or an integer; "true" or "false"
-	items []item // of an array of strings
-	other bool   // an array of something else
+// Errors are what is wrong with the value, each item of a list at its own place
+// (see Each).
+func (e Entry) Errors(err error) Errors {
+	if err == nil {
+		return nil
+	}
+	several, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return Errors{e.At.Errorf("%s: %s", e.Key, err)}
+	}
+	var out Errors
+	for _, err := range several.Unwrap() {
+		at := e.At
+		var one itemError
+		if errors.As(err, &one) {
+			at = one.at
+		}
+		out = append(out, at.Errorf("%s: %s", e.Key, err))
+	}
+	return out
 }
 
-// item is one string of an array, and where it stands.
-type item struct {
-	text string
-	at   place
+// Value is a TOML value of one of the kinds that are in use.
+type Value struct {
+	Kind  unstable.Kind
+	Text  string // of a string or an integer; "true" or "false"
+	Items []Item // of an array of strings
+	Other bool   // an array of something else
 }
 
-// read lists the entries of a file, tables and dotted keys made flat.
-func read(f File) ([]entry, Errors) {
+// Item is one string of an array, and where it stands.
+type Item struct {
+	Text string
+	At   Place
+}
+
+// itemError is an error of one item of a list, at its own place.
+type itemError struct {
+	at Place
+	error
+}
+
+// Each takes every item of a list of strings; its error joins those of all of them.
+func Each(v *Value, take func(s string) error) error {
+	if v.Kind != unstable.Array || v.Other {
+		return fmt.Errorf("a list of strings is wanted")
+	}
+	var errs []error
+	for _, x := range v.Items {
+		if err := take(x.Text); err != nil {
+			errs = append(errs, itemError{x.At, err})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Read lists the entries of a file, tables and dotted keys made flat. A table in
+// which no key can stand, as isTable says, is an error.
+func Read(f File, isTable func(name string) bool) ([]Entry, Errors) {
 	if err := plain(f); err != nil {
 		return nil, Errors{{File: f.Name, Text: err.Error()}}
 	}
-	r := reader{file: f}
+	r := reader{file: f, isTable: isTable}
 	r.parser.Reset(f.Text)
 	var table string
 	for r.parser.NextExpression() {
@@ -102,7 +155,7 @@ func read(f File) ([]entry, Errors) {
 		case unstable.Table:
 			table = r.table(e)
 		case unstable.ArrayTable:
-			r.errs = append(r.errs, r.at(e.Key()).errorf("%s: a list of tables has no meaning here", dotted(e.Key())))
+			r.errs = append(r.errs, r.at(e.Key()).Errorf("%s: a list of tables has no meaning here", dotted(e.Key())))
 			table = "?"
 		case unstable.KeyValue:
 			r.entry(table, e)
@@ -129,12 +182,12 @@ func (r *reader) strict() Errors {
 		line, column := bad.Position()
 		return Errors{{r.file.Name, line, column, strings.TrimPrefix(bad.Error(), "toml: ")}}
 	}
-	return Errors{r.culprit().errorf("%s", strings.TrimPrefix(err.Error(), "toml: "))}
+	return Errors{r.culprit().Errorf("%s", strings.TrimPrefix(err.Error(), "toml: "))}
 }
 
 // culprit is the expression from which on the decoder refuses the file, for the
 // errors that it gives no place.
-func (r *reader) culprit() place {
+func (r *reader) culprit() Place {
 	i := sort.Search(len(r.starts)-1, func(i int) bool {
 		end := bytes.LastIndexByte(r.file.Text[:r.starts[i+1]], '\n') + 1 // each begins a line
 		var decoded map[string]any
@@ -146,8 +199,8 @@ func (r *reader) culprit() place {
 // plain refuses what is no text.
 func plain(f File) error {
 	switch {
-	case len(f.Text) > maxFile:
-		return fmt.Errorf("it is larger than %d bytes", maxFile)
+	case len(f.Text) > MaxFile:
+		return fmt.Errorf("it is larger than %d bytes", MaxFile)
 	case bytes.IndexByte(f.Text, 0) >= 0:
 		return errors.New("there is a NUL byte in it")
 	case !utf8.Valid(f.Text):
@@ -159,8 +212,9 @@ func plain(f File) error {
 // reader reads one file.
 type reader struct {
 	file    File
+	isTable func(string) bool
 	parser  unstable.Parser
-	entries []entry
+	entries []Entry
 	errs    Errors
 	tables  []string
 	starts  []int // offsets of the expressions
@@ -169,10 +223,10 @@ type reader struct {
 func (r *reader) table(e *unstable.Node) string {
 	name := dotted(e.Key())
 	if slices.Contains(r.tables, name) {
-		r.errs = append(r.errs, r.at(e.Key()).errorf("[%s] stands twice", name))
+		r.errs = append(r.errs, r.at(e.Key()).Errorf("[%s] stands twice", name))
 	}
-	if !slices.ContainsFunc(keys, func(k key) bool { return strings.HasPrefix(k.name, name+".") }) {
-		r.errs = append(r.errs, r.at(e.Key()).errorf("unknown table [%s]", name))
+	if !r.isTable(name) {
+		r.errs = append(r.errs, r.at(e.Key()).Errorf("unknown table [%s]", name))
 		return "?"
 	}
 	r.tables = append(r.tables, name)
@@ -196,26 +250,26 @@ func (r *reader) entry(table string, e *unstable.Node) {
 		return
 	}
 	at := r.at(e.Key())
-	if slices.ContainsFunc(r.entries, func(x entry) bool { return x.key == name }) {
-		r.errs = append(r.errs, at.errorf("%s stands twice", name))
+	if slices.ContainsFunc(r.entries, func(x Entry) bool { return x.Key == name }) {
+		r.errs = append(r.errs, at.Errorf("%s stands twice", name))
 		return
 	}
-	r.entries = append(r.entries, entry{name, r.value(e.Value()), at})
+	r.entries = append(r.entries, Entry{name, r.value(e.Value()), at})
 }
 
-func (r *reader) value(n *unstable.Node) *value {
-	v := &value{kind: n.Kind, text: string(n.Data)}
+func (r *reader) value(n *unstable.Node) *Value {
+	v := &Value{Kind: n.Kind, Text: string(n.Data)}
 	if n.Kind != unstable.Array {
 		return v
 	}
-	v.items = []item{}
+	v.Items = []Item{}
 	for it := n.Children(); it.Next(); {
 		switch it.Node().Kind {
 		case unstable.String:
-			v.items = append(v.items, item{string(it.Node().Data), r.offset(int(it.Node().Raw.Offset))})
+			v.Items = append(v.Items, Item{string(it.Node().Data), r.offset(int(it.Node().Raw.Offset))})
 		case unstable.Comment:
 		default:
-			v.other = true
+			v.Other = true
 		}
 	}
 	return v
@@ -228,7 +282,7 @@ func dotted(it unstable.Iterator) string {
 	for it.Next() {
 		part := string(it.Node().Data)
 		if part == "" || strings.ContainsAny(part, ". \"[]\t\n") {
-			part = quote(part)
+			part = Quote(part)
 		}
 		parts = append(parts, part)
 	}
@@ -236,28 +290,56 @@ func dotted(it unstable.Iterator) string {
 }
 
 // at is where a key begins.
-func (r *reader) at(it unstable.Iterator) place {
+func (r *reader) at(it unstable.Iterator) Place {
 	if !it.Next() {
-		return place{r.file.Name, 1, 1}
+		return Place{r.file.Name, 1, 1}
 	}
 	return r.offset(int(it.Node().Raw.Offset))
 }
 
-func (r *reader) offset(n int) place {
+func (r *reader) offset(n int) Place {
 	before := r.file.Text[:min(max(n, 0), len(r.file.Text))]
 	line := bytes.Count(before, []byte{'\n'}) + 1
-	return place{r.file.Name, line, utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:]) + 1}
+	return Place{r.file.Name, line, utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:]) + 1}
 }
 
 // syntax is where the parser gave up.
 func (r *reader) syntax(err error) Error {
 	var p *unstable.ParserError
 	if errors.As(err, &p) && len(p.Highlight) > 0 {
-		return r.offset(int(r.parser.Range(p.Highlight).Offset)).errorf("%s", p.Message)
+		return r.offset(int(r.parser.Range(p.Highlight).Offset)).Errorf("%s", p.Message)
 	}
 	text := err.Error()
 	if p != nil {
 		text = p.Message
 	}
-	return r.offset(len(r.file.Text)).errorf("%s", text)
+	return r.offset(len(r.file.Text)).Errorf("%s", text)
+}
+
+// Quote writes a string as TOML.
+func Quote(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, c := range s {
+		switch {
+		case c == '"' || c == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(c)
+		case c < ' ' || c == 0x7f:
+			fmt.Fprintf(&b, "\\u%04x", c)
+		default:
+			b.WriteRune(c)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+// QuoteList writes a list of strings as TOML.
+func QuoteList(list []string) string {
+	var out []string
+	for _, s := range list {
+		out = append(out, Quote(s))
+	}
+	return "[" + strings.Join(out, ", ") + "]"
 }

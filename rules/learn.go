@@ -1,0 +1,195 @@
+package rules
+
+import (
+	"net/netip"
+	"time"
+)
+
+const (
+	ntpPort    = 123
+	modeClient = 3 // RFC 5905, section 7.3
+	modeServer = 4
+)
+
+// Addresses whose neighbourhood is never learnt: they are somebody's own network,
+// or nobody's.
+var (
+	unlearnt6 = []netip.Prefix{netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("fc00::/7"), netip.MustParsePrefix("ff00::/8")}
+	unlearnt4 = []netip.Prefix{
+		netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("127.0.0.0/8"),
+		netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"),
+		netip.MustParsePrefix("224.0.0.0/3"),
+	}
+	nat64 = netip.MustParsePrefix("64:ff9b::/96") // RFC 6052
+)
+
+// question is what a query looks like that is learnt from. The direction keeps
+// out what the host answers: 300 datagrams with the forged source port 123 to any
+// UDP service of the host closed 300 prefixes without it. The mode keeps out what
+// a server sends to clients that ask from port 123, should conntrack have
+// forgotten that they asked.
+func question(family Expr) []Expr {
+	return []Expr{family, Is{Transport, UDP}, Is{DPortUDP, ntpPort}, Original{}, NTPMode{Mode: modeClient}}
+}
+
+// learn are the chains in which the kernel learns neighbourhoods by itself, in the
+// very call that sends the query.
+func learn(s Shield) []Chain {
+	switch s.learns() {
+	case FromOutput:
+		return []Chain{output(), asking(s), learning(s, true), learning(s, false)}
+	case FromForward:
+		return []Chain{passing(s, true), passing(s, false), learning(s, true), learning(s, false)}
+	}
+	return nil
+}
+
+func output() Chain {
+	return Chain{Name: "output", Hook: &Hook{Name: "output", Priority: -10}, Rules: []Rule{
+		rule("to the host itself", To{"lo"}, Accept{}),
+		rule("an NTP query, by IPv6", append(question(v6), Goto{"asking"})...),
+		rule("an NTP query, by IPv4", append(question(v4), Goto{"asking"})...),
+	}}
+}
+
+// asking lets no user but those of time daemons close a neighbourhood.
+func asking(s Shield) Chain {
+	c := Chain{Name: "asking"}
+	for _, u := range s.Facts.Users {
+		for _, f := range []struct {
+			family Expr
+			chain  string
+		}{{v6, "learn6"}, {v4, "learn4"}} {
+			c.Rules = append(c.Rules, rule("by user "+plain(u.Name), f.family, SentBy{u.ID}, Goto{f.chain}))
+		}
+	}
+	return c
+}
+
+// passing bounds what one host behind this one can close.
+func passing(s Shield, six bool) Chain {
+	name, family, source, set, to := "passing4", v4, SAddr4, learners4, "learn4"
+	if six {
+		name, family, source, set, to = "passing6", v6, SAddr6, learners6, "learn6"
+	}
+	limit := Below{Rate: or(s.Choices.LearnRate, learnRate), Burst: or(s.Choices.LearnMax, learnBurst), Minute: true}
+	return Chain{Name: name, Rules: []Rule{
+		rule("so many of each host", family, Note{Set: set, Field: source, Limit: &limit}, Goto{to}),
+	}}
+}
+
+// learning closes the neighbourhood of the address that is asked.
+func learning(s Shield, six bool) Chain {
+	name, family, to, trusted, own, bad := "learn4", v4, DAddr4, Trusted4, own4, unlearnt4
+	if six {
+		name, family, to, trusted, own, bad = "learn6", v6, DAddr6, Trusted6, own6, unlearnt6
+	}
+	c := Chain{Name: name, Rules: []Rule{
+		rule("never of what is trusted", family, In{Fields: []Field{to}, Set: trusted}, Accept{}),
+		rule("never around what is the host's own", family, In{Fields: []Field{to}, Set: own}, Accept{}),
+	}}
+	for _, p := range bad {
+		c.Rules = append(c.Rules, rule("nobody's neighbourhood", family, Within{to, p}, Accept{}))
+	}
+	four, bits := s.Choices.Lengths()
+	if !six {
+		c.Rules = append(c.Rules, rule("closed from now on", family, Note{Set: learnt4, Field: to, Bits: four, Timeout: s.Hold}))
+		return c
+	}
+	c.Rules = append(c.Rules,
+		rule("the IPv4 neighbourhood in it", family, Within{to, nat64}, Note{Set: learnt64, Field: to, Bits: 96 + four, Timeout: s.Hold}, Accept{}),
+		rule("closed from now on", family, Note{Set: learnt6, Field: to, Bits: bits, Timeout: s.Hold}))
+	return c
+}
+
+// recalls look up what the kernel learnt by itself.
+func recalls(s Shield, six bool) []Rule {
+	if s.learns() == FromNothing {
+		return nil
+	}
+	four, bits := s.Choices.Lengths()
+	const comment = "from a neighbourhood that was learnt"
+	if !six {
+		return []Rule{rule(comment, v4, In{Fields: []Field{SAddr4}, Bits: four, Set: learnt4}, Goto{"closed"})}
+	}
+	return []Rule{
+		rule(comment, v6, In{Fields: []Field{SAddr6}, Bits: bits, Set: learnt6}, Goto{"closed"}),
+		rule(comment, v6, In{Fields: []Field{SAddr6}, Bits: 96 + four, Set: learnt64}, Goto{"closed"}),
+	}
+}
+
+// forward guards the hosts behind this one. What comes in from outside is never
+// learnt from, nor is what stays inside: a stranger's forged query closes nothing.
+func forward(s Shield) Chain {
+	c := Chain{Name: "forward", Hook: &Hook{Name: "forward", Priority: -10}}
+	for _, d := range s.Facts.Outside {
+		c.Rules = append(c.Rules, rule("from outside", From{d}, Goto{"arriving"}))
+	}
+	if s.learns() != FromForward {
+		return c
+	}
+	for _, d := range s.Facts.Outside {
+		c.Rules = append(c.Rules,
+			rule("an NTP query, by IPv6", append(append([]Expr{To{d}}, question(v6)...), Goto{"passing6"})...),
+			rule("an NTP query, by IPv4", append(append([]Expr{To{d}}, question(v4)...), Goto{"passing4"})...))
+	}
+	return c
+}
+
+// arriving leaves what the host publishes under its own addresses to the chain of
+// that, which knows the port that was published.
+func arriving(s Shield) Chain {
+	c := Chain{Name: "arriving", Rules: []Rule{rule("what a host behind us has begun", Known{}, Accept{})}}
+	if s.Choices.Hooks == AtBoth {
+		c.Rules = append(c.Rules, rule("published here, which is another chain's", Translated{}, Accept{}))
+	}
+	c.Rules = append(c.Rules,
+		rule("strangers, by IPv6", v6, Goto{"transit6"}),
+		rule("strangers, by IPv4", v4, Goto{"transit4"}))
+	return c
+}
+
+// transit lets through what RFC 4890, section 4.3.1, says must not be dropped on
+// its way. Neighbour discovery and multicast listeners are never on a way.
+func transit(s Shield, six bool) Chain {
+	name, family, trusted := "transit4", v4, In{Fields: []Field{SAddr4}, Set: Trusted4}
+	errors := rule("errors", v4, Is{Transport, ICMP4}, OneOf{TypeICMP4, []uint16{3, 11, 12}}, Accept{})
+	if six {
+		name, family, trusted = "transit6", v6, In{Fields: []Field{SAddr6}, Set: Trusted6}
+		errors = rule("errors and echo (RFC 4890)", v6, Is{Transport, ICMP6}, OneOf{TypeICMP6, []uint16{1, 2, 3, 4, 128, 129}}, Accept{})
+	}
+	c := Chain{Name: name, Rules: []Rule{errors, rule("trusted", family, trusted, Accept{})}}
+	c.Rules = append(c.Rules, allowed(s, family)...)
+	c.Rules = append(c.Rules, ends(s, six)...)
+	return c
+}
+
+// leafed reports whether the host is one of those that serve nobody. A listed
+// udp/123 says otherwise.
+func (c Choices) leafed(allow []Service) bool {
+	for _, a := range allow {
+		if a.covers("udp", ntpPort) {
+			return false
+		}
+	}
+	return c.Leaf
+}
+
+// leaf is what RFC 8633, section 5.1, tells a host that serves nobody: to its port
+// 123 comes nothing but the answers that it asked for.
+func leaf(s Shield) Chain {
+	return Chain{Name: "leaf", Rules: []Rule{
+		rule("trusted", v6, In{Fields: []Field{SAddr6}, Set: Trusted6}, Accept{}),
+		rule("trusted", v4, In{Fields: []Field{SAddr4}, Set: Trusted4}, Accept{}),
+		{Exprs: end(s.Mode), Comment: say(s.Mode, "NTP that nobody here asked for")},
+	}}
+}
+
+// learns is from what the kernel learns; without a hold from nothing, for an
+// element without a timeout would stay for ever.
+func (s Shield) learns() Learn {
+	if s.Hold < time.Second {
+		return FromNothing
+	}
+	return s.Choices.Learn
+}
