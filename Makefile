@@ -33,7 +33,7 @@ RACE    := $(if $(shell command -v gcc),-race)
 # a user namespace, and where that is forbidden too these tests say so and skip.
 ASROOT  := $(if $(filter-out 0,$(shell id -u)),$(shell unshare -rn true 2>/dev/null && echo unshare -rn))
 
-MAN   := dist/man/ntpveil.8 dist/man/ntpveil.toml.5
+MAN   := dist/man/ntpveil.8 dist/man/ntpveil.toml.5 dist/man/ntpveil-preset.5
 SHELLS := bash zsh fish
 
 .DEFAULT_GOAL := help
@@ -92,6 +92,7 @@ install: build man completions ## install below DESTDIR and PREFIX; nothing is s
 	install -D -m 0755 bin/ntpveil '$(DESTDIR)$(PREFIX)/bin/ntpveil'
 	install -D -m 0644 dist/man/ntpveil.8 '$(DESTDIR)$(PREFIX)/share/man/man8/ntpveil.8'
 	install -D -m 0644 dist/man/ntpveil.toml.5 '$(DESTDIR)$(PREFIX)/share/man/man5/ntpveil.toml.5'
+	install -D -m 0644 dist/man/ntpveil-preset.5 '$(DESTDIR)$(PREFIX)/share/man/man5/ntpveil-preset.5'
 	install -D -m 0644 dist/completions/bash '$(DESTDIR)$(PREFIX)/share/bash-completion/completions/ntpveil'
 	install -D -m 0644 dist/completions/zsh '$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_ntpveil'
 	install -D -m 0644 dist/completions/fish '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ntpveil.fish'

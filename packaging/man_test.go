@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"ntpveil/rules"
 )
 
 func TestManPagesPassMandoc(t *testing.T) {
@@ -15,7 +17,7 @@ func TestManPagesPassMandoc(t *testing.T) {
 	dir := t.TempDir()
 	run(t, "dpkg", "-x", deb(t), dir)
 	pages, err := filepath.Glob(dir + "/usr/share/man/man*/*.gz")
-	if err != nil || len(pages) != 2 {
+	if err != nil || len(pages) != 3 {
 		t.Fatalf("pages %v, %v", pages, err)
 	}
 	for _, page := range pages {
@@ -50,10 +52,43 @@ func TestManPageNamesEveryKeyOfTheSample(t *testing.T) {
 		slices.Sorted(maps.Keys(sampleKeys(read(t, "ntpveil.toml")))))
 }
 
+// TestManPageNamesEveryKeyOfAPreset, with the default that the code has.
+func TestManPageNamesEveryKeyOfAPreset(t *testing.T) {
+	page := read(t, "ntpveil-preset.5.scd")
+	described := slices.Collect(maps.Keys(pageKeys(page)))
+	for _, m := range regexp.MustCompile(`(?m)^\*([a-z]+)\* = `).FindAllStringSubmatch(section(page, "# DESCRIPTION"), -1) {
+		described = append(described, m[1])
+	}
+	compare(t, described, rules.PresetKeys())
+	all, errs := rules.ReadPresets(nil)
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	defaults := all[rules.DefaultPreset].Values()
+	table := ""
+	for _, line := range strings.Split(strings.ReplaceAll(page, "\n# [", "\n["), "\n") {
+		if m := header.FindStringSubmatch(line); m != nil {
+			table = m[1]
+		}
+		m := pageAt.FindStringSubmatch(line)
+		if m == nil || table == "" {
+			continue
+		}
+		if got, want := line[len(m[0]):], strings.ReplaceAll(defaults[table+"."+m[1]], "15m0s", "15m"); got != want {
+			t.Errorf("%s.%s is %s in the man page, %s in the code", table, m[1], got, want)
+		}
+	}
+	for name := range all {
+		if !strings.Contains(page, "\n*"+name+"*\n\t") {
+			t.Errorf("preset %s is not in the man page", name)
+		}
+	}
+}
+
 var (
 	header   = regexp.MustCompile(`^#? ?\[([a-z]+)\]`)
 	sampleAt = regexp.MustCompile(`^(?:# ?)?([a-z_]+) += `)
-	pageAt   = regexp.MustCompile(`^\*([a-z_]+)\* = `)
+	pageAt   = regexp.MustCompile(`^\*([a-z_0-9]+)\* = `)
 	inner    = regexp.MustCompile(`[{,] \*?([a-z]+)\*? = `)
 )
 

@@ -121,7 +121,7 @@ leaves. It takes the place of systemd-timesyncd.`,
 func commands(o *options) []*cobra.Command {
 	return []*cobra.Command{
 		daemonCmd(o), checkCmd(o), demoCmd(o), queryCmd(o),
-		statusCmd(o), serversCmd(o), exposuresCmd(o),
+		statusCmd(o), serversCmd(o), exposuresCmd(o), rulesCmd(o),
 		syncCmd(o), waitsyncCmd(o), disarmCmd(o), armCmd(o), versionCmd(o), completionCmd(),
 	}
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"ntpveil/guard"
 )
 
 // Options of Open. The zero value is the namespace of the caller.
@@ -41,6 +43,19 @@ type Stack struct {
 
 // Open opens the sockets. It needs CAP_NET_RAW; Set needs CAP_NET_ADMIN.
 func Open(o Options) (*Stack, error) {
+	s := newStack(o)
+	if err := s.inNamespace(s.open); err != nil {
+		s.closeSockets()
+		return nil, err
+	}
+	s.wg.Add(3)
+	go s.listen()
+	go s.hear()
+	go s.work()
+	return s, nil
+}
+
+func newStack(o Options) *Stack {
 	s := &Stack{
 		ns:         o.NS,
 		resolvConf: o.ResolvConf,
@@ -53,15 +68,22 @@ func Open(o Options) (*Stack, error) {
 	if s.resolvConf == nil {
 		s.resolvConf = []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"}
 	}
-	if err := s.inNamespace(s.open); err != nil {
-		s.closeSockets()
-		return nil, err
+	return s
+}
+
+// Look reads the facts of the host once; it needs no privileges. prefer is the
+// configured interface or empty.
+func Look(o Options, prefer string) (guard.Host, error) {
+	s := newStack(o)
+	err := s.inNamespace(func() (err error) {
+		s.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		return err
+	})
+	if err != nil {
+		return guard.Host{}, fmt.Errorf("open netlink socket: %w", err)
 	}
-	s.wg.Add(3)
-	go s.listen()
-	go s.hear()
-	go s.work()
-	return s, nil
+	defer s.handle.Close()
+	return s.Host(prefer)
 }
 
 func (s *Stack) String() string { return "addresses" }

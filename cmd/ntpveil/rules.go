@@ -1,0 +1,190 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os/user"
+	"slices"
+	"strconv"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"ntpveil/guard/config"
+	"ntpveil/guard/ipaddr"
+	"ntpveil/rules"
+)
+
+func rulesCmd(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "rules", Short: "Show presets, and the nftables rules that they make",
+		Long:    "Presets are named sets of rule choices, see ntpveil-preset(5). None of these commands\ntouches the kernel, asks the daemon or needs privileges.",
+		Example: "  ntpveil rules list\n  ntpveil rules render server | nft -c -f -     whether this host's nft accepts it",
+		Args:    usage(cobra.NoArgs),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	for _, c := range []*cobra.Command{rulesListCmd(o), rulesShowCmd(o), rulesRenderCmd(o)} {
+		c.Args = usage(c.Args)
+		jsonFlag(c, o)
+		cmd.AddCommand(c)
+	}
+	return cmd
+}
+
+func rulesListCmd(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List the presets there are",
+		Example: "  ntpveil rules list --json", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			all, err := config.Presets(o.config)
+			if err != nil {
+				return usageError{err}
+			}
+			return printPresets(cmd.OutOrStdout(), all, o.json)
+		},
+	}
+}
+
+// presetLine is what rules list says of a preset.
+type presetLine struct {
+	Name   string `json:"name"`
+	About  string `json:"about"`
+	Origin string `json:"origin"`
+}
+
+func printPresets(w io.Writer, all rules.Presets, asJSON bool) error {
+	lines := []presetLine{}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		lines = append(lines, presetLine{name, all[name].About, all[name].Origin})
+	}
+	if asJSON {
+		return printJSON(w, lines)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "NAME\tFROM\tWHAT IT DOES")
+	for _, l := range lines {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", l.Name, l.Origin, l.About)
+	}
+	return t.Flush()
+}
+
+func rulesShowCmd(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use: "show PRESET", Short: "Print every key of a preset, with what it takes over from others",
+		Example:           "  ntpveil rules show server > /etc/ntpveil/presets/mine.toml",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: o.presetNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := o.preset(args[0])
+			if err != nil {
+				return err
+			}
+			if o.json {
+				return printPreset(cmd.OutOrStdout(), p)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "# %s: %s\n%s", p.Name, p.Origin, p.Text())
+			return err
+		},
+	}
+}
+
+func printPreset(w io.Writer, p rules.Preset) error {
+	keys := map[string]json.RawMessage{}
+	for name, value := range p.Values() {
+		keys[name] = json.RawMessage(value)
+	}
+	return printJSON(w, struct {
+		presetLine
+		Keys map[string]json.RawMessage `json:"keys"`
+	}{presetLine{p.Name, p.About, p.Origin}, keys})
+}
+
+func rulesRenderCmd(o *options) *cobra.Command {
+	var replace bool
+	cmd := &cobra.Command{
+		Use: "render PRESET", Short: "Print the rules that a preset makes on this host, as nft reads them",
+		Example:           "  ntpveil rules render router | less\n  ntpveil rules render companion --replace | nft -f -",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: o.presetNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := o.preset(args[0])
+			if err != nil {
+				return err
+			}
+			table, err := render(p, cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			text := table.String()
+			if replace { // in one transaction; made first, so that there is one to remove
+				text = fmt.Sprintf("table inet %[1]s\ndelete table inet %[1]s\n%[2]s", rules.TableName, text)
+			}
+			if o.json {
+				return printJSON(cmd.OutOrStdout(), map[string]string{"preset": p.Name, "nft": text})
+			}
+			_, err = io.WriteString(cmd.OutOrStdout(), text)
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&replace, "replace", false, "have nft remove the table that is there, in the same transaction")
+	return cmd
+}
+
+// render compiles a preset with the facts of this host.
+func render(p rules.Preset, stderr io.Writer) (rules.Table, error) {
+	host, err := ipaddr.Look(ipaddr.Options{}, "")
+	if err != nil {
+		return rules.Table{}, fmt.Errorf("render preset %s: %w", p.Name, err)
+	}
+	f := rules.Facts{Users: users(p.Users), Own: p.Choices.Own(host.OwnPrefixes())}
+	if host.Link.Name != "" {
+		f.Outside = []string{host.Link.Name}
+	}
+	s := p.Shield(f)
+	if p.Choices.Hooks != rules.AtInput && len(s.Facts.Outside) == 0 {
+		fmt.Fprintln(stderr, "ntpveil: render preset "+p.Name+": no device leads outside, nothing that is forwarded is guarded: write closed.outside")
+	}
+	s.Devices = host.Devices
+	return rules.Compile(s)
+}
+
+// users are those of some names that this host has, one a number.
+func users(names []string) (out []rules.User) {
+	for _, name := range names {
+		u, err := user.Lookup(name)
+		if err != nil {
+			continue // a daemon that is not installed
+		}
+		id, err := strconv.ParseUint(u.Uid, 10, 32)
+		known := slices.ContainsFunc(out, func(x rules.User) bool { return x.ID == uint32(id) })
+		if err == nil && !known {
+			out = append(out, rules.User{Name: name, ID: uint32(id)})
+		}
+	}
+	slices.SortFunc(out, func(a, b rules.User) int { return cmp.Compare(a.ID, b.ID) })
+	return out
+}
+
+func (o *options) preset(name string) (rules.Preset, error) {
+	all, err := config.Presets(o.config)
+	if err != nil {
+		return rules.Preset{}, usageError{err}
+	}
+	p, known := all[name]
+	if !known {
+		return p, usageError{fmt.Errorf("find preset %s: there are %v (ntpveil rules list)", name, slices.Sorted(maps.Keys(all)))}
+	}
+	return p, nil
+}
+
+// presetNames completes the name of a preset.
+func (o *options) presetNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	all, err := config.Presets(o.config)
+	if err != nil || len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return slices.Sorted(maps.Keys(all)), cobra.ShellCompDirectiveNoFileComp
+}
