@@ -183,7 +183,7 @@ func TestNetworkAlone(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	for _, text := range []string{"[time]\npools = []\ndhcp = \"off\"\n", "[time]\npools = []\n", "[time]\ndhcp = \"join\"\n"} {
-		if _, err := Parse([]File{{"a.toml", []byte(text)}}); err == nil || !strings.Contains(err.Error(), "no server is configured") {
+		if _, err := Parse([]File{{Name: "a.toml", Text: []byte(text)}}); err == nil || !strings.Contains(err.Error(), "no server is configured") {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
