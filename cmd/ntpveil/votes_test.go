@@ -14,7 +14,7 @@ import (
 
 // says is a server that is ahead by so much, and claims a root dispersion that
 // leaves room for a busy machine.
-func says(ahead time.Duration) lab.Answer { return claims(ahead, 20*time.Millisecond) }
+func says(ahead time.Duration) lab.Answer { return claims(ahead, 200*time.Millisecond) }
 
 func claims(ahead, dispersion time.Duration) lab.Answer {
 	return func(q lab.Query) []lab.Reply {
@@ -34,7 +34,7 @@ func TestVotesAsChronydDoes(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		servers []lab.Answer
-		want    string // a letter a server, + for * too; empty: nothing moves
+		want    string // a letter a server, + for * and - too; empty: nothing moves
 		offset  time.Duration
 	}{
 		{"four good", []lab.Answer{says(0), says(0), says(0), says(0)}, "++++", 0},
@@ -42,7 +42,7 @@ func TestVotesAsChronydDoes(t *testing.T) {
 		{"two against two", []lab.Answer{says(0), says(0), says(minute), says(minute)}, "", 0},
 		{"three that collude against one", []lab.Answer{says(minute), says(0), says(minute), says(minute)}, "+x++", minute},
 		{"all different", []lab.Answer{says(0), says(minute), says(2 * minute), says(-minute)}, "", 0},
-		{"one bad that claims to be perfect", []lab.Answer{says(0), says(0), says(0), claims(time.Second, 0)}, "+++x", 0},
+		{"one bad that claims to be perfect", []lab.Answer{says(0), says(0), says(0), claims(10*time.Second, 0)}, "+++x", 0},
 		{"two good, one bad: a majority that is too small", []lab.Answer{says(0), says(0), says(minute)}, "", 0},
 		{"a single one", []lab.Answer{says(0)}, "+", 0},
 	} {
@@ -55,7 +55,7 @@ func TestVotesAsChronydDoes(t *testing.T) {
 				t.Errorf("synchronised: ntpveil %t, chronyd %t, want %t", ours.Synchronized, theirs.Synchronised, want)
 			}
 			sameSides(t, servers, ours, theirs, tt.want)
-			if off := ours.Clock.Offset - tt.offset.Seconds(); off > 0.05 || off < -0.05 {
+			if off := ours.Clock.Offset - tt.offset.Seconds(); off > 0.2 || off < -0.2 {
 				t.Errorf("the offset is %f s, want %s", ours.Clock.Offset, tt.offset)
 			}
 			if tt.want == "+" && !strings.Contains(fmt.Sprint(ours.Weaknesses), "min-agree") {
@@ -100,26 +100,28 @@ func (h *host) bothVote(servers []netip.Addr) (*guard.Status, lab.Vote) {
 }
 
 // sameSides requires the same letters of both, and that they are those wanted.
-// Which of the truechimers chronyd likes best is chance; where nothing moves it
-// calls all of them falsetickers or waits for more, and ntpveil selects nobody.
+// Which of the truechimers chronyd likes best, and whether one that a busy machine
+// held up is combined, is chance; where nothing moves chronyd calls all of them
+// falsetickers, or waits for more and combines none, and ntpveil selects nobody.
 func sameSides(t *testing.T, servers []netip.Addr, ours *guard.Status, theirs lab.Vote, want string) {
 	t.Helper()
 	var our, their string
+	chimer := strings.NewReplacer("*", "+", "-", "+")
 	for _, a := range servers {
 		for _, line := range ours.Servers {
 			if line.Address == a.String() {
-				our += strings.ReplaceAll(line.Letter, "*", "+")
+				our += line.Letter
 			}
 		}
-		their += strings.ReplaceAll(theirs.Letters[a], "*", "+")
+		their += theirs.Letters[a]
 	}
 	if want == "" {
-		if strings.Contains(our+their, "+") || len(our) != len(servers) {
+		if strings.ContainsAny(our+their, "*+") || len(our) != len(servers) {
 			t.Errorf("nothing moves, and yet ntpveil has %q, chronyd %q", our, their)
 		}
 		return
 	}
-	if our != want || their != want {
+	if chimer.Replace(our) != want || chimer.Replace(their) != want {
 		t.Errorf("ntpveil has %q, chronyd %q, want %q", our, their, want)
 	}
 }
