@@ -31,7 +31,8 @@
 // the timer was late counts as the server's own time: its transmit timestamp
 // is made when the answer leaves, less the delay of the way back. So no timer is in an
 // offset, and neither is the call that sends, but for what of it cannot be foretold.
-// What is left is in the floor: a run without jitter and wandering.
+// What is left is in the floor: a run without jitter and wandering. On a machine that
+// is busy otherwise the floor is what it should be under `nice -n -15`.
 //
 // # In a table
 //
