@@ -151,8 +151,7 @@ func (g *Guard) lapse() bool {
 		!g.due(max(c.steer.since, c.fixBy)+2*g.round.interval) {
 		return false
 	}
-	c.fix = Fix{Key: g.key(), Frequency: honest(c.frequency), Before: c.frequency, Error: g.distance(), Sync: g.synced(), Leap: int(c.leap)}
-	c.fixGround, c.fixBy = lapsed, g.now.Mono+correctWithin
+	g.intend(Fix{Frequency: honest(c.frequency), Before: c.frequency, Error: g.distance(), Sync: g.synced(), Leap: int(c.leap)}, lapsed)
 	return true
 }
 
