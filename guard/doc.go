@@ -95,7 +95,7 @@
 //	  and nothing else   package rules      TestScansOfTheThrowAway, TestElicitors, TestNeighbourDiscoveryWithTricks, TestNothingAnswers
 //	5 Nobody else's      host.go, ipaddr    the conformance of addresses (never a default source), TestElicitors (no listener answers)
 //	6 No server alone    selection, clock   TestOneHostileServer, TestLimitsOfTheClock, TestVotesAsChronydDoes, TestDelayedOneWay,
-//	                                         TestNetworkDoesNotOutvote
+//	                                         TestNetworkDoesNotOutvote, TestMinorityMovesNothing, TestMajorityMeetsTheLimits
 //	7 Evidence           report.go          exposures and the packets dropped to them are counted; no more is claimed
 //	8 Restraint          servers.go         TestWorld, TestTwentyRestarts, TestBuckets
 //	9 What it cannot do  report.go          TestRotation, TestNoPrefix, the scenarios
