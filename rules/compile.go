@@ -371,6 +371,7 @@ func closed(s Shield) Chain {
 		if !s.alone() {
 			c.Rules = append(c.Rules, rule("no answer from a throw-away address", v6, In{Fields: []Field{DAddr6}, Set: Exposed6}, Count{}, Drop{}))
 		}
+		c.Rules = append(c.Rules, rule(comment, Is{Transport, TCP}, Count{}, Reject{Reset: true}))
 		last = []Expr{Count{}, Reject{}}
 	}
 	c.Rules = append(c.Rules, Rule{Exprs: last, Comment: comment})

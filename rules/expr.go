@@ -93,8 +93,9 @@ type (
 	Accept struct{}
 	// Drop ends the packet.
 	Drop struct{}
-	// Reject ends the packet and tells its sender that it was forbidden.
-	Reject struct{}
+	// Reject ends the packet and tells its sender that it was forbidden, or, of a TCP
+	// segment, resets the connection: of an ICMPv6 error clients may take no notice.
+	Reject struct{ Reset bool }
 	// Goto goes on in another chain, never to return.
 	Goto struct{ Chain string }
 )
@@ -199,7 +200,14 @@ func (e Log) String() string {
 
 func (Accept) String() string { return "accept" }
 func (Drop) String() string   { return "drop" }
-func (Reject) String() string { return "reject with icmpx admin-prohibited" }
+
+func (e Reject) String() string {
+	if e.Reset {
+		return "reject with tcp reset"
+	}
+	return "reject with icmpx admin-prohibited"
+}
+
 func (e Goto) String() string { return "goto " + e.Chain }
 
 // Mask is the netmask with the leading bits set, as an address of a width of 32

@@ -132,6 +132,9 @@ func act(e rules.Expr) ([]expr.Any, error) {
 	case rules.Drop:
 		return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}, nil
 	case rules.Reject:
+		if e.Reset {
+			return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}, nil
+		}
 		return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}, nil
 	case rules.Goto:
 		return []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: e.Chain}}, nil
