@@ -148,11 +148,18 @@ func (s Scan) connect(fd int, f *Found) error {
 	}
 	switch f.Proto {
 	case "udp":
-		return written(unix.Write(fd, []byte("anybody there?")))
+		return written(unix.Write(fd, s.payload()))
 	case "echo":
 		return written(unix.Write(fd, Echo(uint16(fd), 1).data))
 	}
 	return nil
+}
+
+func (s Scan) payload() []byte {
+	if s.Payload == nil {
+		return []byte("anybody there?")
+	}
+	return s.Payload
 }
 
 // prepare binds the source port where one is wanted. A TCP probe ends with a

@@ -17,6 +17,8 @@ type Scan struct {
 	Echo   bool          // ICMPv6 echo request
 	From   uint16        // source port; 0: any
 	Wait   time.Duration // for answers; 0: 500 ms
+
+	Payload []byte // of datagrams; nil: some text
 }
 
 // State is what a probe found.
