@@ -96,7 +96,7 @@ install: build man completions ## install below DESTDIR and PREFIX; nothing is s
 	install -D -m 0644 dist/completions/bash '$(DESTDIR)$(PREFIX)/share/bash-completion/completions/ntpveil'
 	install -D -m 0644 dist/completions/zsh '$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_ntpveil'
 	install -D -m 0644 dist/completions/fish '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ntpveil.fish'
-	for unit in ntpveil.service ntpveil-wait-sync.service; do \
+	for unit in ntpveil.service ntpveil-wait-sync.service ntpveil-companion.service ntpveil-companion-online.service; do \
 		sed 's|/usr/bin/ntpveil|$(PREFIX)/bin/ntpveil|' systemd/$$unit | \
 			install -D -m 0644 /dev/stdin '$(DESTDIR)$(UNITDIR)'/$$unit || exit; \
 	done
@@ -106,7 +106,10 @@ install: build man completions ## install below DESTDIR and PREFIX; nothing is s
 	packaging/third-party bin/ntpveil | install -D -m 0644 /dev/stdin '$(DESTDIR)$(PREFIX)/share/doc/ntpveil/third-party.txt'
 	install -D -m 0644 packaging/dhcp/dhclient '$(DESTDIR)/etc/dhcp/dhclient-exit-hooks.d/ntpveil'
 	install -D -m 0755 packaging/dhcp/networkmanager '$(DESTDIR)$(PREFIX)/lib/NetworkManager/dispatcher.d/50-ntpveil'
-	install -d '$(DESTDIR)/etc/ntpveil/conf.d'
+	for preset in rules/presets/*.toml; do \
+		install -D -m 0644 $$preset '$(DESTDIR)$(PREFIX)'/share/ntpveil/presets/$${preset##*/} || exit; \
+	done
+	install -d '$(DESTDIR)/etc/ntpveil/conf.d' '$(DESTDIR)/etc/ntpveil/presets'
 	test -e '$(DESTDIR)/etc/ntpveil/ntpveil.toml' || \
 		install -m 0644 packaging/ntpveil.toml '$(DESTDIR)/etc/ntpveil/ntpveil.toml'
 

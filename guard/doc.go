@@ -91,7 +91,7 @@
 //	1 Shield first       gate.go            TestWorld, TestArrival (at the server, before the answer), TestForeignFlush
 //	2 Temporary          address.go, nft    TestKilledBetweenAnyTwoCalls, TestStopAndAdopt
 //	3 Only ours          address.go adopt   TestWorld (an admin's address of our shape), the conformance of addresses
-//	4 Solicited passes   package rules      TestNeighbourhood, TestPublishedPorts, TestSessionsOutliveTheClosing, TestWhatMustPass, TestOneExchangePasses
+//	4 Solicited passes   package rules      TestNeighbourhood, TestPresetTables, TestPublishedPorts, TestSessionsOutliveTheClosing, TestWhatMustPass, TestOneExchangePasses
 //	  and nothing else   package rules      TestScansOfTheThrowAway, TestElicitors, TestNeighbourDiscoveryWithTricks, TestNothingAnswers
 //	5 Nobody else's      host.go, ipaddr    the conformance of addresses (never a default source), TestElicitors (no listener answers)
 //	6 No server alone    selection, clock   TestOneHostileServer, TestLimitsOfTheClock, TestVotesAsChronydDoes, TestDelayedOneWay,
@@ -110,6 +110,18 @@
 //	the stable address     a closed neighbourhood   what the host began, ND and RA, DHCP replies, the ICMP errors of RFC 4890, trusted, allow
 //	a port it publishes    a closed neighbourhood   what was begun before, trusted, allow (by the port that is published)
 //	the stable address     anyone else              everything: what other tables say holds
+//
+// That is the workstation's. Presets change it (package rules, TestPresetTables):
+//
+//	server      what a socket listens for, or is published, passes from a closed neighbourhood too
+//	router      the hosts behind are guarded alike, against what comes in by an outside device
+//	companion   the kernel learns the neighbourhoods from other daemons' queries; there is no core
+//	observe     everything passes, and is counted
+//	lockdown    everyone is met as a closed neighbourhood is, and has no link-local way in
+//
+// A neighbourhood is the preset's prefix, narrowed where it holds something of the
+// host's own. What the kernel learns by itself cannot be narrowed: around the host's
+// own nothing is learnt.
 //
 // # Where this differs from the first design
 //

@@ -1,6 +1,7 @@
 package packaging
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,19 @@ func TestUnitsAreHardened(t *testing.T) {
 	need(t, "systemd-analyze")
 	run(t, "systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=25", "../systemd/ntpveil.service")
 	run(t, "systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=10", "../systemd/ntpveil-wait-sync.service")
+}
+
+func TestCompanionUnits(t *testing.T) {
+	need(t, "systemd-analyze")
+	run(t, "systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=40", "../systemd/ntpveil-companion.service")
+	dir := t.TempDir()
+	for _, unit := range []string{"ntpveil-companion.service", "ntpveil-companion-online.service"} {
+		text := strings.ReplaceAll(read(t, "../systemd/"+unit), "/usr/bin/ntpveil", "/bin/true")
+		if err := os.WriteFile(dir+"/"+unit, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(t, "systemd-analyze", "verify", "--man=no", dir+"/ntpveil-companion.service", dir+"/ntpveil-companion-online.service")
 }
 
 func TestUnitHasTheCapabilitiesItNeedsAndNoOthers(t *testing.T) {

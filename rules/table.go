@@ -112,6 +112,32 @@ func (t Table) Text(now time.Duration) string {
 	})
 }
 
+// Replacing is String behind what removes the table that is there, all in one
+// transaction: made first, so that there is one to remove.
+func (t Table) Replacing() string {
+	return fmt.Sprintf("table inet %[1]s\ndelete table inet %[1]s\n%[2]s", t.Name, t)
+}
+
+// Renewing is String behind what empties the chains and the sets without
+// deadlines: what was learnt stays. nft refuses it where a set that is there was
+// made otherwise.
+func (t Table) Renewing() string {
+	if t.Name == "" {
+		return ""
+	}
+	bare := Table{Name: t.Name, Comment: t.Comment}
+	var flush strings.Builder
+	fmt.Fprintf(&flush, "flush table inet %s\n", t.Name)
+	for _, s := range t.Sets {
+		s.Elements = nil
+		bare.Sets = append(bare.Sets, s)
+		if s.Interval {
+			fmt.Fprintf(&flush, "flush set inet %s %s\n", t.Name, s.Name)
+		}
+	}
+	return bare.String() + flush.String() + t.String()
+}
+
 func (t Table) text(element func(Set, Element) (string, bool)) string {
 	if t.Name == "" {
 		return ""

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -103,7 +104,7 @@ func printPreset(w io.Writer, p rules.Preset) error {
 }
 
 func rulesRenderCmd(o *options) *cobra.Command {
-	var replace bool
+	var replace, renew bool
 	cmd := &cobra.Command{
 		Use: "render PRESET", Short: "Print the rules that a preset makes on this host, as nft reads them",
 		Example:           "  ntpveil rules render router | less\n  ntpveil rules render companion --replace | nft -f -",
@@ -114,13 +115,19 @@ func rulesRenderCmd(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if replace && renew {
+				return usageError{errors.New("render preset: --replace and --renew exclude one another")}
+			}
 			table, err := render(p, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
 			text := table.String()
-			if replace { // in one transaction; made first, so that there is one to remove
-				text = fmt.Sprintf("table inet %[1]s\ndelete table inet %[1]s\n%[2]s", rules.TableName, text)
+			switch {
+			case replace:
+				text = table.Replacing()
+			case renew:
+				text = table.Renewing()
 			}
 			if o.json {
 				return printJSON(cmd.OutOrStdout(), map[string]string{"preset": p.Name, "nft": text})
@@ -130,6 +137,7 @@ func rulesRenderCmd(o *options) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&replace, "replace", false, "have nft remove the table that is there, in the same transaction")
+	cmd.Flags().BoolVar(&renew, "renew", false, "have nft renew the table of the same preset, and keep what it has learnt")
 	return cmd
 }
 

@@ -41,6 +41,8 @@ func TestRulesCommands(t *testing.T) {
 		{"rules show mine", 0, "allow = [\"tcp/8000-8010\"]\nlistening = true"},
 		{"rules render mine", 0, "tcp dport 8000-8010 accept"},
 		{"rules render mine --replace", 0, "table inet ntpveil\ndelete table inet ntpveil\ntable inet ntpveil {\n"},
+		{"rules render mine --renew", 0, "flush table inet ntpveil\nflush set inet ntpveil trusted6\n"},
+		{"rules render mine --renew --replace", 2, "exclude one another"},
 		{"rules show none", 2, "find preset none: there are [companion lockdown mine observe"},
 		{"rules show", 2, "accepts 1 arg(s)"},
 		{"rules apple", 2, "unknown command"},
@@ -70,6 +72,68 @@ func TestEveryRulesCommandHasAnExample(t *testing.T) {
 		if c.Short == "" || !strings.Contains(c.Example, "ntpveil rules "+c.Name()) {
 			t.Errorf("%s: short %q, example %q", c.Name(), c.Short, c.Example)
 		}
+	}
+}
+
+// TestCompanionUnit runs what the unit runs: it starts, starts again, reloads after
+// a flush and with something learnt, which stays, and stops.
+func TestCompanionUnit(t *testing.T) {
+	l := lab.ForTest(t, lab.Options{})
+	unit, err := os.ReadFile("../../systemd/ntpveil-companion.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.ReplaceAll(strings.ReplaceAll(string(unit), "\\\n", ""), "$$", "$")
+	does := func(verb string) {
+		t.Helper()
+		_, line, found := strings.Cut(lines, "\nExec"+verb+"=")
+		line, _, _ = strings.Cut(line, "\n")
+		line = strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(line, "-"), "/bin/sh -c '"), "'")
+		cmd := l.Host.Command(t.Context(), "/bin/sh", "-c", strings.ReplaceAll(line, "/usr/bin/ntpveil", self))
+		cmd.Env = append(os.Environ(), asProgram+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil || !found {
+			t.Fatalf("%s: %q: %v\n%s", verb, line, err, out)
+		}
+	}
+	nft := func(args ...string) string {
+		t.Helper()
+		out, err := l.Host.Command(t.Context(), "nft", args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("nft %v: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	list := func() string { return counted.ReplaceAllString(nft("list", "ruleset"), "") }
+	does("Start")
+	first := list()
+	if !strings.Contains(first, "meta skuid 0 goto learn6") || !strings.Contains(first, "2001:db8:1::/48") {
+		t.Fatalf("started:\n%s", first)
+	}
+	does("Start")
+	nft("add", "element", "inet", "ntpveil", "learnt6", "{ 2001:db8:2016:: timeout 1h }")
+	does("Reload")
+	if text := list(); !strings.Contains(text, "2001:db8:2016:: timeout 1h") || strings.Count(text, "\n") != strings.Count(first, "\n")+1 {
+		t.Errorf("reloaded:\n%s", text)
+	}
+	nft("flush", "ruleset")
+	does("Reload")
+	if text := list(); text != first {
+		t.Errorf("reloaded after a flush:\n%s", text)
+	}
+	nft("flush", "ruleset")
+	nft("add", "table", "inet", "ntpveil")
+	nft("add", "set", "inet", "ntpveil", "learnt6", "{ type ipv4_addr; }")
+	does("Reload")
+	if text := list(); text != first {
+		t.Errorf("reloaded over another version's table:\n%s", text)
+	}
+	does("Stop")
+	if text := list(); strings.TrimSpace(text) != "" {
+		t.Errorf("stopped:\n%s", text)
 	}
 }
 
