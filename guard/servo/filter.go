@@ -84,9 +84,6 @@ func (f *filter) restart(to, sigma float64) {
 	f.alone(phase, sigma)
 }
 
-// doubt makes nothing known of how good the frequency is.
-func (f *filter) doubt() { f.alone(freq, UnknownFreq) }
-
 // alone gives a state another deviation, and that nothing else is known to go with it.
 func (f *filter) alone(state int, sigma float64) {
 	n := len(f.x)

@@ -99,6 +99,18 @@ func (s *Servo) Observe(readings []Reading) {
 		}
 	}
 	s.bank.weigh(likely)
+	s.bound()
+}
+
+// bound keeps the states where they can be: the frequency within MaxFreq, and each
+// bias within half of the round trip, for no way is more asymmetric than that.
+func (s *Servo) bound() {
+	for _, m := range s.bank.models {
+		m.x[freq] = bounded(m.x[freq])
+		for i, w := range s.ways {
+			m.x[firstBias+i] = min(max(m.x[firstBias+i], -w.trip/2), w.trip/2)
+		}
+	}
 }
 
 // meet takes the delays of a round in. Of a new way no less asymmetry is thought
@@ -196,10 +208,10 @@ func (s *Servo) way(server netip.AddrPort, delay float64) *way {
 		}
 		s.forget(oldest)
 	}
-	w := &way{server: server}
+	w := &way{server: server, trip: delay}
 	s.ways = append(s.ways, w)
 	for _, m := range s.bank.models {
-		m.grow(max(biasShare*delay, granularity))
+		m.grow(w.asymmetry())
 	}
 	return w
 }
@@ -254,10 +266,15 @@ func (s *Servo) Restart(at, offset, sigma time.Duration) {
 	}
 }
 
-// Doubt keeps the frequency as a guess alone: as if nothing was known of the crystal.
+// Doubt keeps the frequency as a guess alone, as if nothing was known of the crystal,
+// and forgets by how much the servers differ, which was learnt by it.
 func (s *Servo) Doubt() {
 	for _, m := range s.bank.models {
-		m.doubt()
+		m.alone(freq, UnknownFreq)
+		for i, w := range s.ways {
+			m.x[firstBias+i] = 0
+			m.alone(firstBias+i, w.asymmetry())
+		}
 	}
 }
 

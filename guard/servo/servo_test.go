@@ -125,6 +125,42 @@ func TestTinyDelay(t *testing.T) {
 	}
 }
 
+// TestNothingImpossibleIsLearnt: servers that lie by a walk, and whose lies are now
+// and then taken for the phase, leave no asymmetry and no frequency behind that
+// cannot be; once they are honest all is well within a few rounds.
+func TestNothingImpossibleIsLearnt(t *testing.T) {
+	for seed := range uint64(20) {
+		c := newClockSim(path{delay: queued(1e-2, 5e-3), wander: 1e-9}, seed)
+		loop, now, lie := newSteered(), time.Duration(0), 0.
+		for i := range 300 {
+			readings := c.readings(now)
+			if lie += 30e-3 * c.r.NormFloat64(); i < 280 {
+				readings[0].Offset += seconds(lie)
+				readings[1].Offset += seconds(lie)
+			}
+			if i < 280 && i%3 == 0 {
+				loop.Restart(now, readings[0].Offset, 30*time.Millisecond)
+			}
+			slew, freq := loop.round(now, readings)
+			c.pending, c.freq = slew.Seconds(), freq
+			for range 64 {
+				c.second()
+				now += time.Second
+			}
+			for _, m := range loop.bank.models {
+				for k, w := range loop.ways {
+					if math.Abs(m.x[firstBias+k]) > w.trip/2 {
+						t.Fatalf("seed %d: an asymmetry of %.6f s on a way of %.6f s", seed, m.x[firstBias+k], w.trip)
+					}
+				}
+			}
+		}
+		if off := (c.freq - c.drift) * 1e6; math.Abs(off) > 20 || math.Abs(c.behind) > 20e-3 {
+			t.Errorf("seed %d: the frequency is %+.1f ppm off, the clock is behind by %.6f s", seed, off, c.behind)
+		}
+	}
+}
+
 // TestManyServers: the one that was not heard of for longest makes room.
 func TestManyServers(t *testing.T) {
 	s := New(0, UnknownFreq, 0)
@@ -166,6 +202,9 @@ func FuzzReadings(f *testing.F) {
 			}
 			sane(t, s.Estimate(at))
 			for _, m := range s.bank.models {
+				if s.begun && len(s.ways) > 0 && math.Abs(m.x[freq]) > MaxFreq {
+					t.Fatalf("a filter holds a frequency of %g", m.x[freq])
+				}
 				for _, v := range append(slices.Clone(m.x), m.p...) {
 					if math.IsNaN(v) || math.IsInf(v, 0) {
 						t.Fatalf("a filter holds %v", m.filter)

@@ -14,6 +14,7 @@ const (
 // way is what is known of the way to a server.
 type way struct {
 	server netip.AddrPort
+	trip   float64   // s: the first delay, or that of the way in the middle then
 	delays []float64 // s, the last ones
 	sorted []float64
 	heard  float64 // s, monotonic: when last
@@ -26,6 +27,10 @@ func (w *way) learn(delay, at float64) {
 	}
 	w.heard, w.sorted = at, slices.Sorted(slices.Values(w.delays))
 }
+
+// asymmetry is the deviation of what the two directions differ by, as long as
+// nothing else is known.
+func (w *way) asymmetry() float64 { return max(biasShare*w.trip, granularity) }
 
 func (w *way) least() float64   { return w.sorted[0] }
 func (w *way) typical() float64 { return w.quantile(1, 2) }
