@@ -2,6 +2,7 @@ package guard
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -150,12 +151,22 @@ func (g *Guard) ground(offset time.Duration) (on ground, why string) {
 	return refused, why + ": `ntpveil sync --step` permits it"
 }
 
-// unmoved notes why nothing is moved, once as long as it is the same.
+// unmoved notes why nothing is moved, once as long as it is the same but for figures.
 func (g *Guard) unmoved(what, why string) {
-	if g.clock.why != why {
+	if wording(g.clock.why) != wording(why) {
 		g.note(KindNotice, what+why)
 	}
 	g.clock.why = why
+}
+
+// wording is a text without its figures.
+func wording(text string) string {
+	return strings.Map(func(r rune) rune {
+		if strings.ContainsRune("+-.0123456789", r) {
+			return -1
+		}
+		return r
+	}, text)
 }
 
 // seeClock ends a correction; the first report of all is what was found at start.

@@ -10,13 +10,13 @@ import (
 )
 
 const (
-	ahead      = 5 * time.Second  // addresses are made so long before a sync: DAD takes some 2 s
-	comeUp     = 6 * time.Second  // an address that is not ready then does not come up
-	exchange   = 4 * time.Second  // an answer that takes longer is worth nothing
-	lingerFor  = 3 * time.Second  // socket and tuple stay, so that a late answer meets no closed port (RFC 9109)
-	burst      = 45 * time.Second // exchanges with one server within it are one exposure; two ordinary syncs are never so close
-	maxTries   = 3                // of interface IDs (RFC 8981 section 3.4)
-	hoodAhead  = 2 * time.Second  // a neighbourhood stays closed past the exchange, whatever comes of it
+	ahead      = 5 * time.Second         // addresses are made so long before a sync: DAD takes some 2 s
+	comeUp     = 6 * time.Second         // an address that is not ready then does not come up
+	exchange   = 2500 * time.Millisecond // an answer that takes longer is worth nothing
+	lingerFor  = 3 * time.Second         // socket and tuple stay, so that a late answer meets no closed port (RFC 9109)
+	burst      = 45 * time.Second        // exchanges with one server within it are one exposure; two ordinary syncs are never so close
+	maxTries   = 3                       // of interface IDs (RFC 8981 section 3.4)
+	hoodAhead  = 2 * time.Second         // a neighbourhood stays closed past the exchange, whatever comes of it
 	firstPort  = 32768
 	portsAbove = 28232 // the kernel's own default range: 32768 to 60999
 )

@@ -18,6 +18,9 @@ const firstAnswers = 3 * time.Second // how long the first sync waits for every 
 // (median), after 72 s in nine of ten.
 var quickly = []time.Duration{10 * time.Second, 22 * time.Second, 32 * time.Second}
 
+// retryFirst is how soon servers are asked again of whom too few answered at first.
+const retryFirst = 2 * time.Second
+
 // round is one sync: every server that may be asked is asked, then all are judged.
 type round struct {
 	active     bool
@@ -193,7 +196,10 @@ func (g *Guard) judge() selection.Result {
 
 // pause is how long after a sync the next one comes.
 func (g *Guard) pause() time.Duration {
-	if n := g.clock.rounds; n <= len(quickly) {
+	switch n := g.clock.rounds; {
+	case n < len(quickly) && g.clock.lastAgreed == 0:
+		return retryFirst
+	case n <= len(quickly):
 		return quickly[n-1]
 	}
 	return g.round.interval
