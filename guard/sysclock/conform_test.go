@@ -34,7 +34,7 @@ func (k *kernel) adjtime(tx *unix.Timex) (int, error) {
 	if tx.Modes&unix.ADJ_FREQUENCY != 0 {
 		k.Freq = float64(tx.Freq) / perPPM
 	}
-	tx.Freq = int64(k.Freq * perPPM)
+	put(&tx.Freq, int64(k.Freq*perPPM))
 	return 0, nil
 }
 

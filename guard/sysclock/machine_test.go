@@ -2,6 +2,8 @@ package sysclock
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"flag"
 	"math"
 	"os"
@@ -50,6 +52,7 @@ func TestKernelsClock(t *testing.T) {
 	}
 	k := realClock{t, New(Kernel, may.AddDate(-1, 0, 0))}
 	t.Run("step", k.step)
+	t.Run("jump", k.jump)
 	t.Run("slew", k.slew)
 	t.Run("frequency", k.frequency)
 	t.Run("error", k.errorGrows)
@@ -78,6 +81,32 @@ func (k realClock) step(t *testing.T) {
 		if off := time.Until(to).Abs(); off > 100*time.Millisecond {
 			t.Errorf("stepped to %s: off by %s", to, off)
 		}
+	}
+}
+
+// jump: a step, be it our own, is told of at once; a slew is none.
+func (k realClock) jump(t *testing.T) {
+	jumped := make(chan time.Duration, 8)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- Jumps{}.Watch(ctx, func() { jumped <- Mono() }) }()
+	told := false
+	for range 20 { // the watch may not stand yet
+		since := Mono()
+		k.must(guard.Fix{Step: time.Second})
+		select {
+		case at := <-jumped:
+			t.Logf("told after %s", at-since)
+			told = true
+		case <-time.After(time.Second):
+		}
+		if told {
+			break
+		}
+	}
+	stop()
+	if err := <-ended; !told || err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("told: %t, %v", told, err)
 	}
 }
 
@@ -119,13 +148,13 @@ func (k realClock) frequency(t *testing.T) {
 func (k realClock) errorGrows(t *testing.T) {
 	k.must(guard.Fix{Sync: true, Error: maxError - time.Millisecond})
 	var tx unix.Timex
-	for tx.Status&unix.STA_UNSYNC == 0 && tx.Maxerror < int64(2*maxError/time.Microsecond) {
+	for tx.Status&unix.STA_UNSYNC == 0 && int64(tx.Maxerror) < int64(2*maxError/time.Microsecond) {
 		time.Sleep(100 * time.Millisecond)
 		if _, err := Kernel(&tx); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if tx.Maxerror != int64(maxError/time.Microsecond) {
+	if int64(tx.Maxerror) != int64(maxError/time.Microsecond) {
 		t.Errorf("unsynchronised at %d us", tx.Maxerror)
 	}
 }
