@@ -59,7 +59,10 @@ func cold(seed uint64, p Profile) Setting {
 	return s
 }
 
-const day = 24 * time.Hour
+const (
+	day    = 24 * time.Hour
+	enough = 50 // seeds: of fewer nothing is said that holds for most
+)
 
 // score is the RMS error of one world, by discipline, in s.
 type score struct{ ours, like, loop float64 }
@@ -118,7 +121,7 @@ func compare(t *testing.T, name string, all []score) {
 	loop, loop9 := pick(func(e score) float64 { return e.loop })
 	t.Logf("%-8s RMS over a day, median of the seeds (nine in ten below): ours %s (%s), chrony-like %s (%s), plain loop %s (%s)",
 		name, near(ours), near(ours9), near(like), near(like9), near(loop), near(loop9))
-	if ours >= like || ours >= loop {
+	if len(all) >= enough && (ours >= like || ours >= loop) {
 		t.Errorf("%s: ours %s, the reference %s, a plain loop %s", name, near(ours), near(like), near(loop))
 	}
 }
@@ -218,8 +221,8 @@ func TestConverges(t *testing.T) {
 	o, l, b := quartiles(ours), quartiles(like), quartiles(burst)
 	t.Logf("within 1 ms for good after (quarter, half, three quarters, nine tenths of the seeds): ours %v, chrony-like %v, "+
 		"chrony-like that asks by itself (iburst) %v; ours sooner at the same polls in %d of %d", o, l, b, sooner, len(all))
-	if len(all) < 50 {
-		return // too few to compare
+	if len(all) < enough {
+		return
 	}
 	if o[1] >= l[1] || o[3] >= l[3] || o[1] >= b[1] || o[3] >= b[3] || sooner*5 < len(all)*4 {
 		t.Error("the reference is as soon")
