@@ -11,7 +11,7 @@ import (
 
 func TestLintianIsContent(t *testing.T) {
 	need(t, "lintian")
-	out, err := try("lintian", "--fail-on", "error,warning", "--allow-root", deb(t))
+	out, err := try("lintian", "--fail-on", "error,warning", "--allow-root", deb(t), companion(t))
 	if err != nil || strings.TrimSpace(out) != "" {
 		t.Errorf("lintian: %v\n%s", err, out)
 	}
@@ -56,6 +56,48 @@ func TestPackageTakesThePlaceOfEveryTimeDaemon(t *testing.T) {
 	}
 }
 
+// TestCompanionPackage stands beside other time daemons, with the program and the
+// units that load the rules, and nothing of the daemon.
+func TestCompanionPackage(t *testing.T) {
+	path := companion(t)
+	if got := run(t, "dpkg-deb", "-f", path, "Conflicts"); strings.TrimSpace(got) != "ntpveil" {
+		t.Errorf("Conflicts: %q", got)
+	}
+	dir := t.TempDir()
+	run(t, "dpkg", "-x", path, dir)
+	holds := func(file string) bool { // later releases of Debian keep units below /usr
+		_, err := os.Stat(filepath.Join(dir, file))
+		_, below := os.Stat(filepath.Join(dir, "usr", file))
+		return err == nil || below == nil
+	}
+	for _, want := range []string{"bin/ntpveil", "lib/systemd/system/ntpveil-companion.service", "lib/systemd/system/ntpveil-companion-online.service",
+		"share/man/man5/ntpveil-preset.5.gz", "share/ntpveil/presets/companion.toml", "share/doc/ntpveil-companion/third-party.txt.gz"} {
+		if !holds(want) {
+			t.Errorf("not in the package: %s", want)
+		}
+	}
+	for _, alien := range []string{"lib/systemd/system/ntpveil.service", "etc/ntpveil/ntpveil.toml", "lib/systemd/ntp-units.d"} {
+		if holds(alien) {
+			t.Errorf("in the package: %s", alien)
+		}
+	}
+	scripts := t.TempDir()
+	run(t, "dpkg", "-e", path, scripts)
+	post := read(t, scripts+"/postinst")
+	if !strings.Contains(post, "enable 'ntpveil-companion.service'") {
+		t.Errorf("postinst:\n%s", post)
+	}
+}
+
+func companion(t *testing.T) string {
+	t.Helper()
+	all, err := filepath.Glob(filepath.Dir(deb(t)) + "/ntpveil-companion_*.deb")
+	if err != nil || len(all) != 1 {
+		t.Fatalf("packages %v, %v", all, err)
+	}
+	return all[0]
+}
+
 func TestPackageHoldsWhatItShould(t *testing.T) {
 	var files []string
 	for _, line := range strings.Split(run(t, "dpkg-deb", "-c", deb(t)), "\n") {
@@ -67,6 +109,7 @@ func TestPackageHoldsWhatItShould(t *testing.T) {
 		"/usr/bin/ntpveil", "/lib/systemd/system/ntpveil.service", "/lib/systemd/system/ntpveil-wait-sync.service",
 		"/usr/lib/systemd/ntp-units.d/50-ntpveil.list", "/usr/lib/sysusers.d/ntpveil.conf", "/usr/lib/tmpfiles.d/ntpveil.conf",
 		"/etc/ntpveil/ntpveil.toml", "/usr/share/man/man8/ntpveil.8.gz", "/usr/share/man/man5/ntpveil.toml.5.gz",
+		"/usr/share/man/man5/ntpveil-preset.5.gz", "/usr/share/ntpveil/presets/server.toml",
 		"/usr/share/bash-completion/completions/ntpveil", "/usr/share/zsh/vendor-completions/_ntpveil",
 		"/usr/share/fish/vendor_completions.d/ntpveil.fish", "/usr/share/doc/ntpveil/third-party.txt.gz",
 		"/etc/dhcp/dhclient-exit-hooks.d/ntpveil", "/usr/lib/NetworkManager/dispatcher.d/50-ntpveil",

@@ -69,7 +69,7 @@ func (f Field) Bits() int {
 }
 
 var (
-	protocolNames = map[uint16]string{ICMP4: "icmp", IGMP: "igmp", TCP: "tcp", UDP: "udp", ICMP6: "ipv6-icmp"}
+	protocolNames = map[uint16]string{ICMP4: "icmp", IGMP: "igmp", TCP: "tcp", UDP: "udp", ICMP6: "icmpv6"} // nft knows these by itself: a host may lack /etc/protocols
 	familyNames   = map[uint16]string{IPv4: "ipv4", IPv6: "ipv6"}
 	icmp4Names    = map[uint16]string{3: "destination-unreachable", 11: "time-exceeded", 12: "parameter-problem"}
 	icmp6Names    = map[uint16]string{

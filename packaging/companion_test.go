@@ -1,0 +1,58 @@
+package packaging
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestCompanionOnRealSystemd: the companion stands beside timesyncd and behind
+// nftables.service, whose every start, reload and restart flushes everything.
+func TestCompanionOnRealSystemd(t *testing.T) {
+	m := boot(t, newNetwork(t).host, companion(t)+":/root/companion.deb")
+	t.Cleanup(func() {
+		if t.Failed() {
+			log, _ := m.try("journalctl", "--no-pager", "-u", "ntpveil*", "-u", "nftables*")
+			t.Log(log)
+		}
+	})
+	m.run("systemctl", "enable", "--now", "nftables.service")
+	m.run("apt-get", "-y", "install", "/root/companion.deb")
+	if out := m.run("dpkg-query", "-W", "-f", "${db:Status-Status}", "systemd-timesyncd"); out != "installed" {
+		t.Errorf("systemd-timesyncd is %s", out)
+	}
+	user := strings.TrimSpace(m.run("id", "-u", "systemd-timesync"))
+	if text := m.run("nft", "list", "table", "inet", "ntpveil"); !strings.Contains(text, "meta skuid "+user+" goto learn6") || !strings.Contains(text, "elements = { 2001:db8:") {
+		t.Errorf("the rules know neither timesyncd nor the host's own addresses:\n%s", text)
+	}
+	m.run("nft", "add", "element", "inet", "ntpveil", "learnt4", "{ 192.0.2.0 timeout 1h }")
+	m.run("systemctl", "reload", "ntpveil-companion.service")
+	if text := m.run("nft", "list", "set", "inet", "ntpveil", "learnt4"); !strings.Contains(text, "192.0.2.0") {
+		t.Errorf("a reload has forgotten what was learnt:\n%s", text)
+	}
+	for _, verb := range []string{"reload", "restart"} {
+		m.run("systemctl", verb, "nftables.service")
+		m.awaitTable(t, "after a "+verb+" of nftables.service", true)
+		if text := m.run("nft", "list", "set", "inet", "ntpveil", "learnt4"); strings.Contains(text, "192.0.2.0") {
+			t.Errorf("%s: nothing was flushed", verb)
+		}
+	}
+	if out, err := m.try("systemctl", "--failed", "--plain", "--no-legend", "list-units", "ntpveil*"); err != nil || strings.TrimSpace(out) != "" {
+		t.Errorf("failed: %s, %v", out, err)
+	}
+	m.run("apt-get", "-y", "remove", "ntpveil-companion")
+	m.awaitTable(t, "after its removal", false)
+}
+
+// awaitTable looks until the table is there, or is not: what systemd propagates it
+// does in jobs of its own.
+func (m *machine) awaitTable(t *testing.T, when string, there bool) {
+	t.Helper()
+	for range 200 {
+		if _, err := m.try("nft", "list", "table", "inet", "ntpveil"); (err == nil) == there {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Errorf("%s: the table is there: %v", when, !there)
+}
