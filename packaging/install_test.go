@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The configuration of the container: its clock is the host's, so it is only
@@ -241,6 +242,7 @@ func reloads(t *testing.T, m *machine, _ *network) {
 
 func timeSyncTargetWaits(t *testing.T, m *machine, _ *network) {
 	m.run("systemctl", "start", "ntpveil-wait-sync.service")
+	m.run("systemd-run", "--quiet", "--wait", "--property=After=time-sync.target", "true") // its job comes after the service's
 	m.run("systemctl", "is-active", "time-sync.target")
 }
 
@@ -279,7 +281,12 @@ func throwAways(m *machine) string {
 
 func comesBackAfterKill(t *testing.T, m *machine, _ *network) {
 	m.run("systemctl", "kill", "--kill-whom=main", "-s", "KILL", "ntpveil")
-	m.run("systemctl", "start", "ntpveil") // waits for the restart that is scheduled
+	for range 200 { // a start would be done at once: systemd has not heard of the end yet
+		if m.property("NRestarts") == "1" && m.property("ActiveState") == "active" {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 	m.run("ntpveil", "waitsync", "--timeout", "90s")
 	if restarts := m.property("NRestarts"); restarts != "1" {
 		t.Errorf("restarted %s times", restarts)
