@@ -17,6 +17,8 @@ func TestCompanionOnRealSystemd(t *testing.T) {
 		}
 	})
 	m.run("systemctl", "enable", "--now", "nftables.service")
+	// What is the host's own is looked at once the network is up; here nobody waits for that.
+	m.run("timeout", "30", "sh", "-c", "until ip -6 addr show scope global -tentative | grep -q 2001:db8:; do sleep 0.1; done")
 	m.run("apt-get", "-y", "install", "/root/companion.deb")
 	if out := m.run("dpkg-query", "-W", "-f", "${db:Status-Status}", "systemd-timesyncd"); out != "installed" {
 		t.Errorf("systemd-timesyncd is %s", out)
