@@ -10,7 +10,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2/unstable"
 
-	"ntpveil/strict"
+	"ntpveil/rules/strict"
 )
 
 // presetKey is one key of a preset: how its value is set and how it is printed.

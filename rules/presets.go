@@ -9,7 +9,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2/unstable"
 
-	"ntpveil/strict"
+	"ntpveil/rules/strict"
 )
 
 //go:embed presets/*.toml

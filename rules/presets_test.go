@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"ntpveil/strict"
+	"ntpveil/rules/strict"
 )
 
 func toml(name, text string) strict.File { return strict.File{Name: name, Text: []byte(text)} }

@@ -13,7 +13,7 @@ import (
 
 	"ntpveil/guard"
 	"ntpveil/rules"
-	"ntpveil/strict"
+	"ntpveil/rules/strict"
 )
 
 const ntpPort = 123

@@ -11,7 +11,7 @@ import (
 
 	"ntpveil/guard"
 	"ntpveil/rules"
-	"ntpveil/strict"
+	"ntpveil/rules/strict"
 )
 
 const some = "[time]\nservers = [\"ntp.example.net\"]\n"

@@ -11,7 +11,7 @@ import (
 
 	"ntpveil/guard"
 	"ntpveil/rules"
-	"ntpveil/strict"
+	"ntpveil/rules/strict"
 )
 
 // draft is the configuration while it is read.

@@ -13,7 +13,7 @@ import (
 
 	"ntpveil/guard"
 	"ntpveil/rules"
-	"ntpveil/strict"
+	"ntpveil/rules/strict"
 )
 
 // Files, and errors with their places, are those of package strict.

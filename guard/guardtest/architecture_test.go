@@ -24,7 +24,7 @@ type listed struct {
 }
 
 // pure packages decide: no socket, no process, no netlink, no clock.
-var pure = []string{"ntpveil/guard", "ntpveil/guard/selection", "ntpveil/guard/servo", "ntpveil/rules", "ntpveil/strict"}
+var pure = []string{"ntpveil/guard", "ntpveil/guard/selection", "ntpveil/guard/servo", "ntpveil/rules", "ntpveil/rules/strict"}
 
 // forbidden is what a pure package may not even reach.
 var forbidden = []string{"net", "os/exec", "os/signal", "syscall/js", "golang.org/x/sys/unix", "github.com/vishvananda/netlink", "github.com/mdlayher/netlink", "github.com/google/nftables"}
@@ -35,9 +35,9 @@ var mayImport = map[string][]string{
 	"ntpveil/guard":                     {"ntpveil/guard/selection", "ntpveil/guard/servo", "ntpveil/rules"},
 	"ntpveil/guard/selection":           {},
 	"ntpveil/guard/servo":               {},
-	"ntpveil/strict":                    {},
-	"ntpveil/rules":                     {"ntpveil/strict"},
-	"ntpveil/guard/config":              {"ntpveil/guard", "ntpveil/rules", "ntpveil/strict"},
+	"ntpveil/rules/strict":              {},
+	"ntpveil/rules":                     {"ntpveil/rules/strict"},
+	"ntpveil/guard/config":              {"ntpveil/guard", "ntpveil/rules", "ntpveil/rules/strict"},
 	"ntpveil/guard/daemon":              {"ntpveil/guard", "ntpveil/rules"},
 	"ntpveil/guard/guardtest":           nil, // anything but cmd
 	"ntpveil/guard/guardtest/timeworld": {"ntpveil/guard", "ntpveil/guard/selection", "ntpveil/rules"},

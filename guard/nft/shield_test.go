@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"ntpveil/rules"
-	"ntpveil/strict"
+	"ntpveil/rules/strict"
 )
 
 var volatile = regexp.MustCompile(`( timeout \w+)? expires \w+|(packets|bytes) \d+`)
