@@ -75,6 +75,9 @@ func TestArchitecture(t *testing.T) {
 		if !strings.HasPrefix(p.ImportPath, "ntpveil") {
 			continue
 		}
+		if top := strings.Split(p.ImportPath, "/"); len(top) < 2 || !slices.Contains([]string{"cmd", "guard", "rules", "packaging"}, top[1]) {
+			t.Errorf("%s: the top level is cmd, guard, rules, packaging, systemd", p.ImportPath)
+		}
 		imports(t, p)
 		if slices.Contains(pure, p.ImportPath) {
 			for _, d := range p.Deps {
