@@ -147,6 +147,7 @@ func guard(s Shield) Chain {
 	return Chain{Name: "guard", Rules: []Rule{
 		rule("neighbour discovery, without extension headers", v6, Is{NextHdr6, ICMP6}, Is{HopLimit6, maxHop}, neighbours, Accept{}),
 		rule("the solicited answer", v6, Is{NextHdr6, UDP}, In{Fields: tuple6In, Set: Solicited6}, Accept{}),
+		rule("the solicited key exchange", v6, Is{NextHdr6, TCP}, In{Fields: keys6In, Set: Keys6}, Accept{}),
 		rule("probes, for each throw-away address", v6, Note{Set: Probes6, Field: DAddr6, Timeout: probesKept, Count: true}),
 		rule("tell ntpveil, at a bounded rate for each address", v6,
 			Note{Set: Limits6, Field: DAddr6, Limit: &Below{Rate: logRate, Burst: logBurst}}, Log{PrefixProbe, s.LogGroup, snaplen}),
@@ -159,6 +160,9 @@ var (
 	tuple6In   = []Field{SAddr6, SPortUDP, DAddr6, DPortUDP}
 	tuple6Out  = []Field{DAddr6, DPortUDP, SAddr6, SPortUDP}
 	tuple4In   = []Field{SAddr4, SPortUDP, DAddr4, DPortUDP}
+	keys6In    = []Field{SAddr6, SPortTCP, DAddr6, DPortTCP}
+	keys6Out   = []Field{DAddr6, DPortTCP, SAddr6, SPortTCP}
+	keys4In    = []Field{SAddr4, SPortTCP, DAddr4, DPortTCP}
 )
 
 // postrouting stands after source translation (100), so that a redirected
@@ -175,6 +179,7 @@ func leaving(s Shield) Chain {
 	return Chain{Name: "leaving", Rules: []Rule{
 		rule("neighbour discovery", v6, Is{NextHdr6, ICMP6}, Is{HopLimit6, maxHop}, neighbours, Accept{}),
 		rule("the one query", v6, Is{NextHdr6, UDP}, In{Fields: tuple6Out, Set: Solicited6}, Accept{}),
+		rule("the one key exchange", v6, Is{NextHdr6, TCP}, In{Fields: keys6Out, Set: Keys6}, Accept{}),
 		{Exprs: end(s.Mode), Comment: say(s.Mode, "anything else from a throw-away address")},
 	}}
 }
@@ -199,7 +204,9 @@ func strangers6(s Shield) Chain {
 	icmp := Is{Transport, ICMP6}
 	c := Chain{Name: "strangers6"}
 	if !s.alone() {
-		c.Rules = append(c.Rules, rule("the solicited answer, whatever conntrack says", v6, Is{Transport, UDP}, In{Fields: tuple6In, Set: Solicited6}, Accept{}))
+		c.Rules = append(c.Rules,
+			rule("the solicited answer, whatever conntrack says", v6, Is{Transport, UDP}, In{Fields: tuple6In, Set: Solicited6}, Accept{}),
+			rule("the solicited key exchange, whatever conntrack says", v6, Is{Transport, TCP}, In{Fields: keys6In, Set: Keys6}, Accept{}))
 	}
 	c.Rules = append(c.Rules,
 		rule("errors and echo (RFC 4890)", v6, icmp, OneOf{TypeICMP6, []uint16{1, 2, 3, 4, 128, 129}}, Accept{}),
@@ -216,7 +223,9 @@ func strangers6(s Shield) Chain {
 func strangers4(s Shield) Chain {
 	c := Chain{Name: "strangers4"}
 	if !s.alone() {
-		c.Rules = append(c.Rules, rule("the solicited answer, whatever conntrack says", v4, Is{Transport, UDP}, In{Fields: tuple4In, Set: Solicited4}, Accept{}))
+		c.Rules = append(c.Rules,
+			rule("the solicited answer, whatever conntrack says", v4, Is{Transport, UDP}, In{Fields: tuple4In, Set: Solicited4}, Accept{}),
+			rule("the solicited key exchange, whatever conntrack says", v4, Is{Transport, TCP}, In{Fields: keys4In, Set: Keys4}, Accept{}))
 	}
 	c.Rules = append(c.Rules,
 		rule("errors", v4, Is{Transport, ICMP4}, OneOf{TypeICMP4, []uint16{3, 11, 12}}, Accept{}),

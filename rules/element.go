@@ -15,8 +15,10 @@ var linkLocal = netip.MustParsePrefix("fe80::/10")
 func (s Shield) Sets() []Set {
 	sets := []Set{
 		{Name: Exposed6, Kind: Addr6, Size: exposedSize, Timeout: true, Comment: "throw-away addresses under guard", Elements: exposedElements(s)},
-		{Name: Solicited6, Kind: Tuple6, Size: solicitedSize, Timeout: true, Comment: "server, port, our address, port: who may answer", Elements: solicitedElements(s, true)},
-		{Name: Solicited4, Kind: Tuple4, Size: solicitedSize, Timeout: true, Comment: "server, port, our address, port: who may answer", Elements: solicitedElements(s, false)},
+		{Name: Solicited6, Kind: Tuple6, Size: solicitedSize, Timeout: true, Comment: "server, port, our address, port: who may answer", Elements: solicitedElements(s, true, false)},
+		{Name: Solicited4, Kind: Tuple4, Size: solicitedSize, Timeout: true, Comment: "server, port, our address, port: who may answer", Elements: solicitedElements(s, false, false)},
+		{Name: Keys6, Kind: Tuple6, Size: solicitedSize, Timeout: true, Comment: "server, port, our address, port: NTS key exchanges", Elements: solicitedElements(s, true, true)},
+		{Name: Keys4, Kind: Tuple4, Size: solicitedSize, Timeout: true, Comment: "server, port, our address, port: NTS key exchanges", Elements: solicitedElements(s, false, true)},
 		{Name: Probes6, Kind: Addr6, Size: probedSize, Timeout: true, Dynamic: true, Comment: "probes on each throw-away address"},
 		{Name: Limits6, Kind: Addr6, Size: probedSize, Timeout: true, Dynamic: true, Default: limitsKept, Comment: "how much is told of each throw-away address"},
 	}
@@ -154,10 +156,10 @@ func exposedElements(s Shield) []Element {
 	return out
 }
 
-func solicitedElements(s Shield, six bool) []Element {
+func solicitedElements(s Shield, six, tcp bool) []Element {
 	var out []Element
 	for _, x := range s.Solicited {
-		if x.Our.Addr().Is6() == six {
+		if x.Our.Addr().Is6() == six && x.TCP == tcp {
 			out = append(out, Element{Key: string(tupleKey(x)), Until: x.Until})
 		}
 	}
@@ -266,9 +268,9 @@ func (s *Shield) Add(set string, key []byte, until time.Duration, comment string
 			s.Exposed[i].Dropped = packets
 		}
 		return isAddr
-	case Solicited4, Solicited6:
+	case Solicited4, Solicited6, Keys4, Keys6:
 		x, ok := tupleOf(key)
-		if x.Until = until; ok {
+		if x.Until, x.TCP = until, set == Keys4 || set == Keys6; ok {
 			s.Solicited = append(s.Solicited, x)
 		}
 		return ok
@@ -283,11 +285,6 @@ func (s *Shield) Add(set string, key []byte, until time.Duration, comment string
 // Sort puts the elements into the order that a shield has them in.
 func (s *Shield) Sort() {
 	slices.SortFunc(s.Exposed, func(a, b Exposed) int { return a.Addr.Compare(b.Addr) })
-	slices.SortFunc(s.Solicited, func(a, b Solicited) int {
-		if c := a.Our.Compare(b.Our); c != 0 {
-			return c
-		}
-		return a.Server.Compare(b.Server)
-	})
+	slices.SortFunc(s.Solicited, Solicited.Compare)
 	slices.SortFunc(s.Hoods, func(a, b Hood) int { return strings.Compare(a.Prefix.String(), b.Prefix.String()) })
 }

@@ -23,6 +23,7 @@ const (
 	TTL4
 	SPortUDP
 	DPortUDP
+	SPortTCP
 	DPortTCP
 	TypeICMP4
 	TypeICMP6
@@ -43,7 +44,7 @@ const (
 
 var fieldNames = [...]string{
 	"meta nfproto", "meta l4proto", "iifname", "ip saddr", "ip daddr", "ip6 saddr", "ip6 daddr",
-	"ip6 nexthdr", "ip6 hoplimit", "ip ttl", "udp sport", "udp dport", "tcp dport", "icmp type", "icmpv6 type", "ct original proto-dst",
+	"ip6 nexthdr", "ip6 hoplimit", "ip ttl", "udp sport", "udp dport", "tcp sport", "tcp dport", "icmp type", "icmpv6 type", "ct original proto-dst",
 }
 
 func (f Field) String() string {
@@ -60,7 +61,7 @@ func (f Field) Bits() int {
 		return 32
 	case SAddr6, DAddr6:
 		return 128
-	case SPortUDP, DPortUDP, DPortTCP, PortPublished:
+	case SPortUDP, DPortUDP, SPortTCP, DPortTCP, PortPublished:
 		return 16
 	case Inbound:
 		return 0

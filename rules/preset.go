@@ -123,6 +123,8 @@ const (
 	Exposed6   = "exposed6"
 	Solicited4 = "solicited4"
 	Solicited6 = "solicited6"
+	Keys4      = "keys4"
+	Keys6      = "keys6"
 	Probes6    = "probes6"
 	Limits6    = "limits6"
 	Hoods4     = "hoods4" // of /24; another length is appended, as in hoods4_28

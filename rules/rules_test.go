@@ -30,6 +30,7 @@ func sample() Shield {
 		Solicited: []Solicited{
 			{Server: netip.MustParseAddrPort("192.0.2.1:123"), Our: netip.MustParseAddrPort("198.51.100.2:40000"), Until: time.Hour + 5*time.Second},
 			{Server: netip.MustParseAddrPort("[2001:db8:5::1]:123"), Our: netip.MustParseAddrPort("[2001:db8::1]:40001"), Until: time.Hour + 1500*time.Millisecond},
+			{Server: netip.MustParseAddrPort("[2001:db8:5::1]:4460"), Our: netip.MustParseAddrPort("[2001:db8::2]:40002"), TCP: true, Until: time.Hour + 5*time.Second},
 		},
 		Hoods: []Hood{
 			{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Server: netip.MustParseAddr("192.0.2.1"), Until: 2 * time.Hour},

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -45,7 +46,7 @@ type Shield struct {
 	Facts    Facts          // of the host, that these need
 
 	Exposed   []Exposed   // sorted by address
-	Solicited []Solicited // sorted by our address, then server
+	Solicited []Solicited // sorted (Compare)
 	Hoods     []Hood      // sorted by prefix
 }
 
@@ -57,11 +58,18 @@ type Exposed struct {
 }
 
 // Solicited is the one exchange that may cross the guard: an element of set
-// solicited6 or solicited4.
+// solicited6 or solicited4 or, for an NTS key exchange, of keys6 or keys4.
 type Solicited struct {
 	Server netip.AddrPort
 	Our    netip.AddrPort
+	TCP    bool          // an NTS key exchange; else NTP over UDP
 	Until  time.Duration // 3 s after the latest end of the exchange
+}
+
+// Compare orders by our address and port, then the server's, then the protocol.
+func (x Solicited) Compare(y Solicited) int {
+	proto := map[bool]int{true: 1}
+	return cmp.Or(x.Our.Compare(y.Our), x.Server.Compare(y.Server), proto[x.TCP]-proto[y.TCP])
 }
 
 // Hood is a closed neighbourhood: an element of hoods4 or hoods6 (or of the set

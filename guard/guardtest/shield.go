@@ -20,7 +20,7 @@ type Shield struct {
 	devices map[string]bool // that exist
 	static  rules.Shield    // mode Off: there is no table
 	exposed map[netip.Addr]rules.Exposed
-	tuples  map[[2]netip.AddrPort]time.Duration
+	tuples  map[rules.Solicited]time.Duration // by all but their deadline
 	hoods   map[netip.Prefix]rules.Hood
 	fail    map[string]error
 	lost    map[int]func(string)
@@ -39,7 +39,7 @@ func NewShield(devices ...string) *Shield {
 
 func (s *Shield) clear() {
 	s.static = rules.Shield{}
-	s.exposed, s.tuples, s.hoods = map[netip.Addr]rules.Exposed{}, map[[2]netip.AddrPort]time.Duration{}, map[netip.Prefix]rules.Hood{}
+	s.exposed, s.tuples, s.hoods = map[netip.Addr]rules.Exposed{}, map[rules.Solicited]time.Duration{}, map[netip.Prefix]rules.Hood{}
 }
 
 // Fail makes a stage (Grow, Shrink, Seen or Watch) fail until it is told nil.
@@ -89,7 +89,7 @@ func (s *Shield) Hit(to netip.Addr, from netip.Addr, packets uint64) {
 
 func (s *Shield) expire(now time.Duration) {
 	maps.DeleteFunc(s.exposed, func(_ netip.Addr, x rules.Exposed) bool { return x.Until <= now })
-	maps.DeleteFunc(s.tuples, func(_ [2]netip.AddrPort, until time.Duration) bool { return until <= now })
+	maps.DeleteFunc(s.tuples, func(_ rules.Solicited, until time.Duration) bool { return until <= now })
 	maps.DeleteFunc(s.hoods, func(_ netip.Prefix, h rules.Hood) bool { return h.Until <= now })
 }
 
@@ -124,13 +124,19 @@ func (s *Shield) add(want rules.Shield) {
 		s.exposed[x.Addr] = rules.Exposed{Addr: x.Addr, Until: max(have.Until, x.Until), Dropped: have.Dropped}
 	}
 	for _, x := range want.Solicited {
-		k := [2]netip.AddrPort{x.Server, x.Our}
+		k := tupleOf(x)
 		s.tuples[k] = max(s.tuples[k], x.Until)
 	}
 	for _, h := range want.Hoods {
 		have := s.hoods[h.Prefix]
 		s.hoods[h.Prefix] = rules.Hood{Prefix: h.Prefix, Server: cmp.Or(have.Server, h.Server), Until: max(have.Until, h.Until), Dropped: have.Dropped}
 	}
+}
+
+// tupleOf is a tuple without its deadline.
+func tupleOf(x rules.Solicited) rules.Solicited {
+	x.Until = 0
+	return x
 }
 
 // Shrink takes away what the model has and want lacks.
@@ -146,8 +152,8 @@ func (s *Shield) Shrink(now time.Duration, want rules.Shield) error {
 	}
 	s.static.Devices = slices.DeleteFunc(s.static.Devices, func(d string) bool { return !slices.Contains(want.Devices, d) })
 	s.static.Trusted = rules.Widest(want.Trusted)
-	maps.DeleteFunc(s.tuples, func(k [2]netip.AddrPort, _ time.Duration) bool {
-		return !slices.ContainsFunc(want.Solicited, func(x rules.Solicited) bool { return x.Server == k[0] && x.Our == k[1] })
+	maps.DeleteFunc(s.tuples, func(k rules.Solicited, _ time.Duration) bool {
+		return !slices.ContainsFunc(want.Solicited, func(x rules.Solicited) bool { return tupleOf(x) == k })
 	})
 	maps.DeleteFunc(s.hoods, func(p netip.Prefix, _ rules.Hood) bool {
 		return !slices.ContainsFunc(want.Hoods, func(h rules.Hood) bool { return h.Prefix == p })
@@ -175,7 +181,8 @@ func (s *Shield) seen(now time.Duration) rules.Shield {
 	out.Devices, out.Allow, out.Trusted = slices.Clone(out.Devices), slices.Clone(out.Allow), slices.Clone(out.Trusted)
 	out.Exposed = slices.Collect(maps.Values(s.exposed))
 	for k, until := range s.tuples {
-		out.Solicited = append(out.Solicited, rules.Solicited{Server: k[0], Our: k[1], Until: until})
+		k.Until = until
+		out.Solicited = append(out.Solicited, k)
 	}
 	out.Hoods = slices.Collect(maps.Values(s.hoods))
 	out.Sort()

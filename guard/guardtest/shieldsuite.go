@@ -55,6 +55,8 @@ func suiteWish() rules.Shield {
 		Solicited: []rules.Solicited{
 			{Server: server4, Our: netip.MustParseAddrPort("198.51.100.2:40000"), Until: suiteNow + time.Minute},
 			{Server: server6, Our: netip.AddrPortFrom(a, 40001), Until: suiteNow + time.Minute},
+			{Server: server6, Our: netip.AddrPortFrom(b, 40001), TCP: true, Until: suiteNow + time.Minute},
+			{Server: server6, Our: netip.AddrPortFrom(b, 40001), Until: suiteNow + 2*time.Minute},
 		},
 		Hoods: []rules.Hood{
 			{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Server: server4.Addr(), Until: suiteNow + 15*time.Minute},

@@ -120,7 +120,7 @@ func (w *World) grow(wish guard.Kernel, culprit string) {
 			t.exposed[x.Addr] = max(t.exposed[x.Addr], x.Until)
 		}
 		for _, x := range s.Solicited {
-			key := rules.Solicited{Server: x.Server, Our: x.Our}
+			key := tupleOf(x)
 			t.tuples[key] = max(t.tuples[key], x.Until)
 		}
 		for _, x := range s.Hoods {
@@ -148,7 +148,7 @@ func (w *World) shrink(wish guard.Kernel, culprit string) {
 		t.flush()
 	}
 	for key := range t.tuples {
-		if !slices.ContainsFunc(wish.Shield.Solicited, func(x rules.Solicited) bool { return x.Our == key.Our && x.Server == key.Server }) {
+		if !slices.ContainsFunc(wish.Shield.Solicited, func(x rules.Solicited) bool { return tupleOf(x) == key }) {
 			delete(t.tuples, key)
 		}
 	}
@@ -202,7 +202,8 @@ func (w *World) see(ev guard.KernelSeen) {
 		ev.Kernel.Shield.Exposed = append(ev.Kernel.Shield.Exposed, rules.Exposed{Addr: a, Until: until})
 	}
 	for k, until := range t.tuples {
-		ev.Kernel.Shield.Solicited = append(ev.Kernel.Shield.Solicited, rules.Solicited{Server: k.Server, Our: k.Our, Until: until})
+		k.Until = until
+		ev.Kernel.Shield.Solicited = append(ev.Kernel.Shield.Solicited, k)
 	}
 	for p, until := range t.hoods {
 		ev.Kernel.Shield.Hoods = append(ev.Kernel.Shield.Hoods, rules.Hood{Prefix: p, Until: until})
@@ -216,7 +217,7 @@ func (w *World) see(ev guard.KernelSeen) {
 	}
 	slices.SortFunc(ev.Kernel.Addrs, func(a, b guard.Addr) int { return a.Addr.Compare(b.Addr) })
 	slices.SortFunc(ev.Ready, netip.Addr.Compare)
-	slices.SortFunc(ev.Kernel.Shield.Solicited, func(a, b rules.Solicited) int { return a.Our.Compare(b.Our) })
+	slices.SortFunc(ev.Kernel.Shield.Solicited, rules.Solicited.Compare)
 	w.order++
 	w.in(time.Microsecond, w.life, func() { w.step(ev) })
 }

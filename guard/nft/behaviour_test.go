@@ -190,7 +190,7 @@ func TestAdoption(t *testing.T) {
 			if got.Mode != rules.Observe || got.Devices != nil {
 				t.Errorf("an unknown frame is seen as mode %s on %v", got.Mode, got.Devices)
 			}
-			if len(got.Exposed) != 2 || len(got.Solicited) != 2 || len(got.Hoods) != 4 {
+			if len(got.Exposed) != 2 || len(got.Solicited) != 3 || len(got.Hoods) != 4 {
 				t.Fatalf("found %+v", got)
 			}
 			w.Exposed = w.Exposed[:1]
@@ -291,7 +291,7 @@ func TestShrink(t *testing.T) {
 		t.Errorf("left %+v", got)
 	}
 	text := k.nft(t, "", "list", "table", "inet", "ntpveil")
-	for _, gone := range []string{"eth0", "hoods6_56", "hoods6_120", "10.0.0.0", "tcp dport"} {
+	for _, gone := range []string{"eth0", "hoods6_56", "hoods6_120", "10.0.0.0", "tcp dport { 22"} {
 		if strings.Contains(text, gone) {
 			t.Errorf("%s is still there", gone)
 		}

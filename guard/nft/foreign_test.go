@@ -188,7 +188,7 @@ delete element inet ntpveil hoods4 { 192.0.2.0 }`, "-f", "-")
 	if after := k.list(t); after != before {
 		t.Error(firstDifference(after, before))
 	}
-	if got := seen(t, s); len(got.Solicited) != 2 || got.Mode != rules.Enforce {
+	if got := seen(t, s); len(got.Solicited) != 3 || got.Mode != rules.Enforce {
 		t.Errorf("seen %+v", got)
 	}
 }

@@ -145,6 +145,7 @@ func wish(devices ...string) rules.Shield {
 		Solicited: []rules.Solicited{
 			{Server: server4, Our: netip.MustParseAddrPort("198.51.100.2:40000"), Until: now + 5*time.Second},
 			{Server: server6, Our: netip.AddrPortFrom(addr(1), 40001), Until: now + 5*time.Second},
+			{Server: server6, Our: netip.AddrPortFrom(addr(2), 40001), TCP: true, Until: now + 5*time.Second},
 		},
 		Hoods: []rules.Hood{
 			{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Server: server4.Addr(), Until: now + 15*time.Minute},

@@ -308,6 +308,40 @@ func TestOneExchangePasses(t *testing.T) {
 	}
 }
 
+// TestOneKeyExchangePasses: TCP of the one tuple crosses the guard in both
+// directions, and nothing else does, UDP of the same ports included.
+func TestOneKeyExchangePasses(t *testing.T) {
+	w := newWire(t)
+	w.listen("[::]:8080", "[::]:0") // whatever reaches it is answered, if it may leave
+	from, our := netip.AddrPortFrom(server, 40000), netip.AddrPortFrom(throwAway, 8080)
+	s := w.host.open(t)
+	shield := rules.Shield{Mode: rules.Enforce, Preset: "workstation", LogGroup: 5, Devices: []string{"eth0"},
+		Exposed:   []rules.Exposed{{Addr: throwAway, Until: mono() + time.Hour}},
+		Solicited: []rules.Solicited{{Server: from, Our: our, Until: mono() + time.Minute}}}
+	try := func(what string, want int, from netip.Addr, next byte, p []byte) {
+		t.Helper()
+		w.send(from, throwAway, next, p, 64)
+		if got := w.answers(); len(got) != want {
+			t.Errorf("%s: %d answers, want %d: %q", what, len(got), want, got)
+		}
+	}
+	must(t, s.Grow(mono(), shield))
+	try("TCP, where UDP was solicited", 0, server, 6, syn(server, throwAway, 8080))
+	shield.Solicited[0].TCP = true
+	must(t, s.Grow(mono(), shield))
+	must(t, s.Shrink(mono(), shield))
+	try("the solicited exchange", 1, server, 6, syn(server, throwAway, 8080))
+	try("another port of ours", 0, server, 6, syn(server, throwAway, 8081))
+	try("somebody else", 0, harvester, 6, syn(harvester, throwAway, 8080))
+	try("UDP of the same ports", 0, server, 17, udp(from, our))
+	for _, h := range [][]byte{{0, 6, 0, 1, 4, 0, 0, 0, 0}, {60, 6, 0, 1, 4, 0, 0, 0, 0}, {44, 6, 0, 0, 0, 0, 0, 0, 9}} {
+		try("behind an extension header", 0, server, h[0], append(h[1:], syn(server, throwAway, 8080)...))
+	}
+	if n := seen(t, s).Exposed[0].Dropped; n != 7 {
+		t.Errorf("%d probes counted, want 7", n)
+	}
+}
+
 // TestNeighbourhoodIsClosed to the stable address, but for what the host began,
 // what is allowed or trusted, and what must not be dropped.
 func TestNeighbourhoodIsClosed(t *testing.T) {

@@ -24,7 +24,7 @@ const (
 var places = map[rules.Field]place{
 	rules.SAddr4: {network, 12}, rules.DAddr4: {network, 16},
 	rules.SAddr6: {network, 8}, rules.DAddr6: {network, 24}, rules.NextHdr6: {network, 6}, rules.HopLimit6: {network, 7}, rules.TTL4: {network, 8},
-	rules.SPortUDP: {transport, 0}, rules.DPortUDP: {transport, 2}, rules.DPortTCP: {transport, 2},
+	rules.SPortUDP: {transport, 0}, rules.DPortUDP: {transport, 2}, rules.SPortTCP: {transport, 0}, rules.DPortTCP: {transport, 2},
 	rules.TypeICMP4: {transport, 0}, rules.TypeICMP6: {transport, 0},
 }
 
