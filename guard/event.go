@@ -67,6 +67,20 @@ type (
 		Sample selection.Sample
 		Kiss   string // the kiss code of a kiss-o'-death with a valid origin, else empty
 		Err    error
+
+		// Of a protected exchange.
+		Cookies []Secret // that came with the answer, never used before
+		NAK     bool     // nobody's answer was valid, and somebody who saw the query says that its cookie is not
+	}
+
+	// Keyed ends a Keying.
+	Keyed struct {
+		Key     Key
+		Keys    NTSKeys
+		Cookies []Secret
+		Host    string // where to ask, a name or an address; empty: the host of the key exchange
+		Port    uint16
+		Err     error
 	}
 
 	// Recorded acknowledges every record up to a key. With Err they were not
@@ -96,6 +110,7 @@ func (ClockSeen) event()  {}
 func (Saved) event()      {}
 func (Resolved) event()   {}
 func (Answered) event()   {}
+func (Keyed) event()      {}
 func (Recorded) event()   {}
 func (Ordered) event()    {}
 func (Woke) event()       {}
@@ -106,6 +121,7 @@ type Snapshot struct {
 	Servers   []ServerRecord
 	Pools     []PoolRecord
 	Clock     ClockRecord
+	NTS       []NTSRecord
 }
 
 // Host is what the core needs to know of the host, as one whole state.

@@ -23,14 +23,15 @@ type Key uint64
 // Plan is everything the world is asked to be after one Step.
 //
 // Kernel is state: the latest wish wins and applying it twice changes nothing.
-// Lookups and Asks are jobs: begun once, absent means cancelled, one ending event
-// each. Records stay until they are acknowledged by Recorded. Fix and Save happen once
-// a key.
+// Lookups, Keyings and Asks are jobs: begun once, absent means cancelled, one ending
+// event each. Records stay until they are acknowledged by Recorded. Fix and Save
+// happen once a key.
 type Plan struct {
 	Kernel  Kernel
 	Fix     Fix
 	Save    Save
 	Lookups []Lookup
+	Keyings []Keying
 	Asks    []Ask // here = the socket is open, which is until 3 s after the answer
 	Records []Record
 	Replies []Reply       // ends of orders, each in exactly one plan
@@ -87,7 +88,19 @@ type Ask struct {
 	From, To netip.AddrPort // the port is drawn by the core: it is in the shield already
 	By       time.Duration  // Mono: the latest end of the exchange
 	Device   string         // the interface to leave by; empty: as the routes say
+	NTS      *NTS           // what protects it; nil: a plain one
 	pass     pass           // made only in gate.go
+}
+
+// Keying is one NTS key exchange (RFC 8915 section 4).
+type Keying struct {
+	Key      Key
+	From, To netip.AddrPort
+	Name     string        // that the certificate is to be of
+	By       time.Duration // Mono: the latest end of the exchange
+	Floor    time.Time     // certainly past, where the clock is certainly wrong and judges no certificate; else zero
+	Device   string        // the interface to leave by; empty: as the routes say
+	pass     pass          // made only in gate.go
 }
 
 // Lookup asks for the addresses of a name.
@@ -110,6 +123,12 @@ type Record struct {
 	Server   *ServerRecord
 	Pool     *PoolRecord
 	Clock    *ClockRecord
+	NTS      *NTSRecord
+}
+
+// Kept reports whether the ledger has to do with a record.
+func (r Record) Kept() bool {
+	return r.Exposure != nil || r.Server != nil || r.Pool != nil || r.Clock != nil || r.NTS != nil
 }
 
 // Kind says what a record is about.
@@ -120,6 +139,7 @@ const (
 	KindServer   Kind = "server"   // a server's place, bucket or back-off changed
 	KindPool     Kind = "pool"     // a pool's answers changed
 	KindClock    Kind = "clock"    // the clock was corrected
+	KindKeys     Kind = "keys"     // NTS keys were agreed on or dropped, or a cookie was used
 	KindShield   Kind = "shield"   // journal only: armed, lost, disarmed, impossible
 	KindNotice   Kind = "notice"   // journal only: something an admin would want to read
 )
@@ -163,6 +183,19 @@ type ClockRecord struct {
 	Frequency         float64       `json:"frequency_ppm"` // that the kernel was given
 	Skew              float64       `json:"skew_ppm"`      // its standard deviation; 0: nothing was learnt
 	Dead              bool          `json:"dead"`          // at boot it was before what had been saved, and was not corrected yet
+}
+
+// NTSRecord is what a key exchange left, as the ledger keeps it, keyed by Name.
+// Nothing else has it: no journal, no status.
+type NTSRecord struct {
+	Name    string         `json:"name"`   // host:port of time.nts
+	Server  netip.AddrPort `json:"server"` // who is asked
+	At      netip.AddrPort `json:"at"`     // where keys were exchanged
+	Keys    NTSKeys        `json:"keys"`
+	Cookies []Secret       `json:"cookies"` // not used yet
+	Used    []uint64       `json:"used"`    // what tells the last ones that were: a server may give one again
+	Made    time.Time      `json:"made"`
+	Place   string         `json:"place"` // the network that they were got in
 }
 
 // Reply ends an order.

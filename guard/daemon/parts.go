@@ -58,6 +58,11 @@ type Asker interface {
 	Ask(ctx context.Context, ask guard.Ask, answered func(guard.Answered))
 }
 
+// Keyer makes one NTS key exchange (package nts).
+type Keyer interface {
+	Key(ctx context.Context, job guard.Keying) guard.Keyed
+}
+
 // Resolver turns a name into addresses (package resolve).
 type Resolver interface {
 	Lookup(ctx context.Context, job guard.Lookup) guard.Resolved

@@ -70,3 +70,15 @@ func TestEdgeModelsPrint(t *testing.T) {
 		t.Errorf("%s", got)
 	}
 }
+
+func TestKeyerModel(t *testing.T) {
+	honest, silent := netip.MustParseAddrPort("192.0.2.1:4460"), netip.MustParseAddrPort("192.0.2.2:4460")
+	ConformKeyer(t, func(*testing.T) KeyerBench {
+		m := &Keyer{Now: sinceStart, Hosts: map[netip.AddrPort]guard.Keyed{honest: {
+			Keys: guard.NTSKeys{AEAD: 15, ToServer: make(guard.Secret, 32), ToClient: make(guard.Secret, 32), NotAfter: time.Now().Add(time.Hour)},
+			Port: 123, Cookies: []guard.Secret{make(guard.Secret, 100)},
+		}}}
+		return KeyerBench{Keyer: m, Now: sinceStart, From: func() netip.AddrPort { return netip.MustParseAddrPort("192.0.2.9:40000") },
+			Name: "nts.example", Honest: honest, Silent: silent}
+	})
+}

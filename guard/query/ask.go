@@ -23,6 +23,18 @@ type Asker struct {
 	// server is (they are 136 years long, and one begins in 2036): the first one
 	// that lies behind Floor is meant.
 	Floor time.Time
+	// Protect prepares the protection of a query (package nts).
+	Protect func(guard.NTS) (Protection, error)
+}
+
+// Protection is that of one query and its answer (RFC 8915 section 5).
+type Protection interface {
+	// Seal makes the whole request of its header.
+	Seal(header []byte) []byte
+	// Open judges a datagram: whether it is the server's answer to this very
+	// query, and with what cookies, or else whether it is an NTS NAK, which
+	// anybody who saw the query can have made.
+	Open(answer []byte) (cookies []guard.Secret, nak, ok bool)
 }
 
 // Ask makes one exchange, tells how it ended exactly once, and keeps the socket
@@ -34,7 +46,7 @@ func (a *Asker) Ask(ctx context.Context, ask guard.Ask, answered func(guard.Answ
 		return
 	}
 	defer c.udp.Close()
-	ev := a.exchange(ctx, c, ask.To, ask.By-a.Now())
+	ev := a.protected(ctx, c, ask)
 	deafen(c.udp)
 	ev.Key = ask.Key
 	answered(ev)
@@ -51,6 +63,19 @@ func Once(ctx context.Context, to netip.AddrPort, now func() time.Duration, time
 	defer c.udp.Close()
 	a := Asker{Now: now}
 	return a.exchange(ctx, c, to, timeout)
+}
+
+// protected makes the exchange of an ask, with the protection that it demands.
+func (a *Asker) protected(ctx context.Context, c *conn, ask guard.Ask) guard.Answered {
+	if ask.NTS != nil {
+		var err error
+		if c.nts, err = a.Protect(*ask.NTS); err != nil {
+			return guard.Answered{Err: err}
+		}
+	}
+	ev := a.exchange(ctx, c, ask.To, ask.By-a.Now())
+	ev.Cookies, ev.NAK = c.cookies, c.nak && ev.Err != nil
+	return ev
 }
 
 // exchange asks, and makes a sample of the answer.
@@ -110,6 +135,9 @@ func (c *conn) explain(ctx context.Context, err error) error {
 	}
 	if c.icmp != nil {
 		return fmt.Errorf("%s: %w", text, c.icmp)
+	}
+	if c.nak {
+		return errors.New("no answer that is authentic, and an NTS NAK, which need not be")
 	}
 	return errors.New(text)
 }

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"syscall"
 	"time"
+
+	"ntpveil/guard"
 )
 
 // patience is how many datagrams with our origin that are still no answers, and
@@ -29,6 +31,10 @@ type conn struct {
 	answer  [headerLen]byte
 	strays  int
 	icmp    error
+
+	nts     Protection // nil: a plain exchange
+	cookies []guard.Secret
+	nak     bool
 }
 
 // reading is one instant on both clocks. Wall is bare of Go's own monotonic
@@ -59,18 +65,29 @@ func (c *conn) Write(b []byte) (int, error) {
 		return 0, fmt.Errorf("send query: the library wrote %d bytes", len(b))
 	}
 	c.library = [8]byte(b[atTransmit:])
-	request := [headerLen]byte{0: query}
-	copy(request[atTransmit:], c.nonce[:])
-	if _, err := c.udp.Write(request[:]); err != nil {
+	request := c.request()
+	if _, err := c.udp.Write(request); err != nil {
 		return 0, fmt.Errorf("send query: %w", cause(err))
 	}
 	return len(b), nil
 }
 
+// request is what goes out. A protected one has the precision that chrony writes:
+// timesyncd, whose bytes the plain one has, knows no NTS.
+func (c *conn) request() []byte {
+	header := [headerLen]byte{0: query}
+	copy(header[atTransmit:], c.nonce[:])
+	if c.nts == nil {
+		return header[:]
+	}
+	header[atPrecision] = 0x20
+	return c.nts.Seal(header[:])
+}
+
 // Read returns the first datagram that answers the request, for the library:
 // the header alone, since no extension field and no MAC was asked for.
 func (c *conn) Read(b []byte) (int, error) {
-	buf, oob := make([]byte, longest+1), make([]byte, 256)
+	buf, oob := make([]byte, longestNTS+1), make([]byte, 256)
 	defer func() { c.leave(departure(c.udp)) }()
 	for c.strays <= patience {
 		n, oobn, _, _, err := c.udp.ReadMsgUDPAddrPort(buf, oob)
@@ -96,7 +113,10 @@ func (c *conn) Read(b []byte) (int, error) {
 // take judges a datagram. The kernel's stamp is believed where it lies between
 // the sending and the reading.
 func (c *conn) take(b []byte, kernel time.Time) error {
-	if err := check(b, c.nonce); err != nil {
+	if err := c.authentic(b); err != nil {
+		return err
+	}
+	if err := check(b, c.nonce, c.longest()); err != nil {
 		return err
 	}
 	c.read = c.clock()
@@ -105,6 +125,32 @@ func (c *conn) take(b []byte, kernel time.Time) error {
 		c.arrived = kernel
 	}
 	copy(c.answer[:], b)
+	return nil
+}
+
+// longest is the length that no answer exceeds.
+func (c *conn) longest() int {
+	if c.nts != nil {
+		return longestNTS
+	}
+	return longest
+}
+
+// authentic lets nothing pass that is not the server's own answer, where it has to
+// be: not even a kiss-o'-death.
+func (c *conn) authentic(b []byte) error {
+	if c.nts == nil {
+		return nil
+	}
+	if !answers(b, c.nonce, c.longest()) {
+		return errMismatch
+	}
+	cookies, nak, ok := c.nts.Open(b)
+	c.nak = c.nak || nak
+	if !ok {
+		return errMismatch
+	}
+	c.cookies = cookies
 	return nil
 }
 

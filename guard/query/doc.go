@@ -9,6 +9,8 @@
 //   - Only a datagram that repeats the 64 random bits ends an exchange before its
 //     deadline. The kernel drops all others at the socket: a flood costs no work
 //     here and crowds no answer out.
+//   - With NTS only an authentic answer to the very query ends it, and nothing of any
+//     other datagram is believed: no time, no kiss-o'-death, no cookie.
 //   - An ICMP error ends nothing, since it may be forged; it is told at the end.
 //   - No value of any field, and no panic of the library, ends more than the
 //     exchange. A sample's fields are bounded: see FuzzAnswer.

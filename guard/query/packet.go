@@ -22,6 +22,7 @@ const (
 
 const (
 	longest    = 1024             // with extension fields and a MAC; nothing that we ask for is longer
+	longestNTS = 4096             // with eight cookies, which are some 2 KiB
 	query      = 0x23             // no leap warning, version 4, mode 3
 	modeReply  = 4                //
 	maxClaimed = 16 * time.Second // RFC 5905, MAXDISP: no time at all from there on
@@ -42,9 +43,9 @@ func (k kissError) Error() string { return "kiss-o'-death " + string(k) }
 // errMismatch: it is to be ignored. Any other error ends the exchange: it came
 // from somebody who saw the query, and who could as well have lied about the time.
 // The poll field is not looked at, since nothing is ever taken from it (RFC 8633).
-func check(b []byte, nonce [8]byte) error {
+func check(b []byte, nonce [8]byte, longest int) error {
 	switch {
-	case !answers(b, nonce):
+	case !answers(b, nonce, longest):
 		return errMismatch
 	case b[1] == 0:
 		return kissOf(b[atRefID : atRefID+4])
@@ -61,7 +62,7 @@ func check(b []byte, nonce [8]byte) error {
 }
 
 // answers reports whether a datagram is an answer to our query, whatever it says.
-func answers(b []byte, nonce [8]byte) bool {
+func answers(b []byte, nonce [8]byte, longest int) bool {
 	if len(b) < headerLen || len(b) > longest || len(b)%4 != 0 {
 		return false
 	}
