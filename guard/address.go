@@ -73,33 +73,33 @@ func (g *Guard) taken() int {
 
 // makeAddress makes an exposure for a server, if there is a slot or one can be
 // freed; nil means that there is none now.
-func (g *Guard) makeAddress(s *server, port uint16, room int) *address {
-	if g.taken() >= room && !g.evict(s) {
+func (g *Guard) makeAddress(to netip.AddrPort, port uint16, room int) *address {
+	if g.taken() >= room && !g.evict(to) {
 		return nil
 	}
 	keep := max(g.conf.Keep, keepAtLeast)
 	a := &address{
 		addr: g.interfaceID(), link: g.host.Link.Index, ifname: g.host.Link.Name, kind: "throw-away",
-		server: s.addr, port: port, made: g.now.Mono, until: g.now.Mono + keep, meet: g.host.Gateway6,
+		server: to, port: port, made: g.now.Mono, until: g.now.Mono + keep, meet: g.host.Gateway6,
 	}
 	a.guarded = a.until + guardAfter
-	a.record = g.recordAddress(a, fmt.Sprintf("throw-away address %s on %s for %s", a.addr, a.ifname, s.addr.Addr()))
+	a.record = g.recordAddress(a, fmt.Sprintf("throw-away address %s on %s for %s", a.addr, a.ifname, to.Addr()))
 	g.remember(a)
 	return a
 }
 
 // stableAddress notes that a server sees the stable address.
-func (g *Guard) stableAddress(s *server, from netip.Addr, port uint16) *address {
+func (g *Guard) stableAddress(to netip.AddrPort, from netip.Addr, port uint16) *address {
 	for _, a := range g.addresses {
-		if a.kind == "stable" && a.addr == from && a.server == s.addr {
+		if a.kind == "stable" && a.addr == from && a.server == to {
 			a.port = port
 			a.record = g.recordAddress(a, "")
 			return a
 		}
 	}
 	a := &address{addr: from, link: g.host.Link.Index, ifname: g.host.Link.Name, kind: "stable",
-		server: s.addr, port: port, made: g.now.Mono, phase: dead}
-	a.record = g.recordAddress(a, fmt.Sprintf("stable address %s for %s", from, s.addr.Addr()))
+		server: to, port: port, made: g.now.Mono, phase: dead}
+	a.record = g.recordAddress(a, fmt.Sprintf("stable address %s for %s", from, to.Addr()))
 	g.remember(a)
 	return a
 }
@@ -150,7 +150,7 @@ func reservedIID(iid uint64) bool {
 // evict frees a slot: first tripwires that are neither the newest of a server
 // nor among the longest staying, the oldest first; then the ones of the server
 // that the slot is for; then the rest.
-func (g *Guard) evict(s *server) bool {
+func (g *Guard) evict(to netip.AddrPort) bool {
 	var idle []*address
 	newest := map[netip.AddrPort]*address{}
 	for _, a := range g.addresses { // in the order in which they were made
@@ -166,7 +166,7 @@ func (g *Guard) evict(s *server) bool {
 		switch {
 		case newest[a.server] != a && i >= longStays:
 			return 0
-		case newest[a.server] == a && a.server == s.addr:
+		case newest[a.server] == a && a.server == to:
 			return 1
 		case newest[a.server] == a && i >= longStays:
 			return 2
@@ -303,6 +303,9 @@ func (g *Guard) adopt() bool {
 	g.ledger.left = Snapshot{}
 	for _, r := range left.Servers {
 		g.restoreServer(r)
+	}
+	for _, k := range left.NTS[:min(len(left.NTS), maxServers)] {
+		g.ledger.keys[k.Name] = k
 	}
 	for _, p := range left.Pools {
 		g.restorePool(p)

@@ -12,6 +12,7 @@ import (
 type Config struct {
 	Pools        []string // names, each giving many servers
 	Servers      []Server // configured ones, each as its own server
+	NTS          []Server // hosts of NTS key exchanges, with their ports
 	AllowPrivate bool
 	DHCP         string // "join" or "off": what is done with the servers that the network names
 	Use          int    // servers to keep
@@ -49,5 +50,5 @@ type Config struct {
 // Server is a configured server: a name or an address, and a port.
 type Server struct {
 	Host string // as written, without the port
-	Port uint16 // 123 where none was written
+	Port uint16 // 123, or 4460 of a key exchange, where none was written
 }

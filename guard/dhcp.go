@@ -46,7 +46,7 @@ func (g *Guard) seatNetwork() bool {
 		if s := g.server(a); s != nil && s.chosen {
 			continue // it has a place, perhaps as one of the others
 		}
-		g.seat(a, networkName, "", "the network names it")
+		g.seat(a, networkName, "", "the network names it", nil)
 		g.server(a).network = true
 		changed = true
 	}
@@ -54,8 +54,13 @@ func (g *Guard) seatNetwork() bool {
 }
 
 // alone reports whether of all servers only those answer that the network names.
+// Beside hosts of time.nts they never are alone: whoever keeps their keys from us
+// would set the clock (RFC 8915 section 8.7).
 func (g *Guard) alone() bool {
 	some := false
+	if len(g.conf.NTS) > 0 {
+		return false
+	}
 	for _, s := range g.chosenOnes() {
 		if !s.network && s.reach != 0 {
 			return false

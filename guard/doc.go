@@ -5,17 +5,18 @@
 //
 //	 names      host      kernel     ledger     servers    admins
 //	   │          │          │          │          │          │
-//	resolve     ipaddr   nft, ipaddr  ledger     query     control      adapters: small, no decisions, no retries
+//	resolve     ipaddr   nft, ipaddr  ledger  query, nts  control      adapters: small, no decisions, no retries
 //	   │          │          │          │          │          │
 //	   ▼          ▼          ▼          ▼          ▼          ▼
 //	Resolved  HostSeen  KernelSeen  Recorded   Answered   Ordered       events
+//	                                            Keyed
 //	   └──────────┴──────────┴────┬─────┴──────────┴──────────┘
 //	                              ▼
 //	                  Guard.Step(at, event) Plan                        the only place that decides
 //	                              │
 //	   ┌──────────┬──────────┬────┴─────┬──────────┬──────────┐
 //	   ▼          ▼          ▼          ▼          ▼          ▼
-//	Lookups    Kernel       Asks       Fix      Records    Replies      the plan
+//	Lookups    Kernel    Asks, Keyings  Fix     Records    Replies      the plan
 //
 // Step absorbs the event, advances to a fixed point and derives the whole plan.
 // Only the plan functions write the plan, and they decide nothing. A second Step
@@ -33,6 +34,23 @@
 // When the last exchange is over the samples vote (package selection), once each,
 // and at most one Fix follows.
 //
+// # NTS
+//
+// A host of time.nts is a server that is asked with protection or not at all. Its
+// key exchange goes the way of a query: a token of the bucket, an exposure on disk,
+// an address of its own, a solicited tuple (of TCP), the gate. It comes before the
+// sync, when there is no cookie left, and between two syncs, when the keys are a day
+// old or three polls in a row brought nothing but a NAK, which proves nothing: until
+// then, and while it fails, the old keys hold.
+//
+//	no keys ─► Keying ─► Keyed ─► (look-up of the server that it names) ─► ready
+//	   ▲                                                                     │
+//	   └── no cookie left, another network, a refused server ◄───────────────┘
+//
+// A cookie is spent when a query is begun; the query waits for the record of it.
+// Each query asks for as many as bring them back to eight. Failed exchanges count
+// until keys brought an answer: 64 s, doubled up to an hour.
+//
 // # Files, one a noun
 //
 //	guard.go    Step, time, keys             names.go    pools and configured names
@@ -42,6 +60,7 @@
 //	hoods.go    neighbourhoods               shield.go   the kernel's part of the plan
 //	round.go    when to sync, the vote       clock.go    the correction and its limits
 //	steer.go    what is learnt of the clock
+//	keys.go     NTS keys and cookies         secret.go   what is never printed
 //	orders.go   what admins want             ledger.go   records, and what was restored
 //	host.go     facts and what they allow    report.go   status
 //	leap.go     leap seconds                 saved.go    the clock over a reboot
@@ -91,7 +110,8 @@
 //	1 Shield first       gate.go            TestWorld, TestArrival (at the server, before the answer), TestForeignFlush
 //	2 Temporary          address.go, nft    TestKilledBetweenAnyTwoCalls, TestStopAndAdopt
 //	3 Only ours          address.go adopt   TestWorld (an admin's address of our shape), the conformance of addresses
-//	4 Solicited passes   package rules      TestNeighbourhood, TestPresetTables, TestPublishedPorts, TestSessionsOutliveTheClosing, TestWhatMustPass, TestOneExchangePasses
+//	4 Solicited passes   package rules      TestNeighbourhood, TestPresetTables, TestPublishedPorts, TestSessionsOutliveTheClosing, TestWhatMustPass, TestOneExchangePasses,
+//	                                         TestOneKeyExchangePasses
 //	  and nothing else   package rules      TestScansOfTheThrowAway, TestElicitors, TestNeighbourDiscoveryWithTricks, TestNothingAnswers
 //	5 Nobody else's      host.go, ipaddr    the conformance of addresses (never a default source), TestElicitors (no listener answers)
 //	6 No server alone    selection, clock   TestOneHostileServer, TestLimitsOfTheClock, TestVotesAsChronydDoes, TestDelayedOneWay,
@@ -104,7 +124,7 @@
 //
 //	to                     from                     what passes
 //	a throw-away address   anyone                   NS and NA, hop limit 255, no extension header
-//	                       its server               the one solicited UDP tuple, until 3 s after the exchange
+//	                       its server               the one solicited tuple, of UDP or of a key exchange's TCP, until 3 s after the exchange
 //	                       anyone                   nothing else, before defragmentation and DNAT, on any device
 //	from a throw-away      anyone                   NS and NA, and the one solicited tuple
 //	the stable address     a closed neighbourhood   what the host began, ND and RA, DHCP replies, the ICMP errors of RFC 4890, trusted, allow
@@ -122,6 +142,11 @@
 // A neighbourhood is the preset's prefix, narrowed where it holds something of the
 // host's own. What the kernel learns by itself cannot be narrowed: around the host's
 // own nothing is learnt.
+//
+// With NTS: no cookie is used twice, on two networks or after a restart, and no host
+// of time.nts is asked without protection (TestWorld, TestKeysOfADay); no lie of an
+// answer or of a key exchange is believed (package nts: TestNoLieIsBelieved,
+// TestNoRecordThatLiesIsTaken, TestWhoeverIsNotTheServer); against real servers TestNTS.
 //
 // # Where this differs from the first design
 //

@@ -15,6 +15,9 @@ type pass struct{ granted bool }
 // Granted reports whether the ask went through the gate; the zero Ask did not.
 func (a Ask) Granted() bool { return a.pass.granted }
 
+// Granted reports the same of a key exchange.
+func (k Keying) Granted() bool { return k.pass.granted }
+
 // grant makes a pass if what was last seen in the kernel covers the exchange
 // until its end: the frame of the shield, the exposed address, the one
 // solicited tuple, the closed neighbourhood, and the address itself ready.
@@ -23,7 +26,7 @@ func (a Ask) Granted() bool { return a.pass.granted }
 // query leaves; afterwards the one that the answer comes in by, so that a device
 // that appears meanwhile does not cost us the answer.
 func (g *Guard) grant(q *query, by time.Duration, devices []string) pass {
-	if g.orders.stopping() || !g.ledger.wrote(max(q.token, q.house.record)) {
+	if g.orders.stopping() || !g.onDisk(q) {
 		return pass{}
 	}
 	if q.house.kind == "throw-away" {
@@ -34,6 +37,11 @@ func (g *Guard) grant(q *query, by time.Duration, devices []string) pass {
 		return pass{}
 	}
 	return pass{granted: g.covered(q, by, devices)}
+}
+
+// onDisk reports whether what a query spends, and whom it shows what, is on disk.
+func (g *Guard) onDisk(q *query) bool {
+	return g.ledger.wrote(q.token) && g.ledger.wrote(q.cookie) && g.ledger.wrote(q.house.record)
 }
 
 func (g *Guard) covered(q *query, by time.Duration, devices []string) bool {
@@ -66,7 +74,7 @@ func guards(seen []rules.Exposed, a *address, by time.Duration) bool {
 
 func solicits(seen []rules.Solicited, q *query, by time.Duration) bool {
 	return slices.ContainsFunc(seen, func(x rules.Solicited) bool {
-		return x.Our == q.from && x.Server == q.srv.addr && x.Until >= by
+		return x.Our == q.from && x.Server == q.to && x.TCP == q.keys && x.Until >= by
 	})
 }
 

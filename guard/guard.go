@@ -67,6 +67,7 @@ func New(seed [32]byte, build time.Time) *Guard {
 		buckets:   map[netip.Prefix]*bucket{},
 		seenReady: map[netip.Addr]bool{},
 		clock:     clock{stepAllowed: true},
+		ledger:    ledger{keys: map[string]NTSRecord{}},
 	}
 }
 
@@ -116,6 +117,8 @@ func (g *Guard) absorb(ev Event) {
 		g.resolved(ev)
 	case Answered:
 		g.answered(ev)
+	case Keyed:
+		g.keyed(ev)
 	case Recorded:
 		g.recorded(ev)
 	case Ordered:
@@ -134,6 +137,7 @@ func (g *Guard) advance() bool {
 	changed := g.adopt()
 	changed = g.advanceSources() || changed
 	changed = g.choose() || changed
+	changed = g.advanceKeys() || changed
 	changed = g.advanceRound() || changed
 	changed = g.advanceAddresses() || changed
 	changed = g.advanceQueries() || changed
@@ -151,6 +155,7 @@ func (g *Guard) plan() Plan {
 		Fix:     g.planFix(),
 		Save:    g.saved.save,
 		Lookups: g.planLookups(),
+		Keyings: g.planKeyings(),
 		Asks:    g.planAsks(),
 		Records: g.planRecords(),
 		Replies: g.planReplies(),

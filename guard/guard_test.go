@@ -183,7 +183,7 @@ func TestEviction(t *testing.T) {
 		for j, x := range g.addresses {
 			x.addr = netip.AddrFrom16([16]byte{0x20, 1, 15: byte(j)})
 		}
-		if !g.evict(b) {
+		if !g.evict(b.addr) {
 			t.Fatalf("eviction %d found nothing", i)
 		}
 		for _, x := range g.addresses {

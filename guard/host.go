@@ -40,6 +40,9 @@ func (g *Guard) seeHost(h Host) {
 	if first {
 		return
 	}
+	if n.usable() {
+		g.leaveNetwork()
+	}
 	for _, s := range g.sources {
 		s.next, s.fails = min(s.next, g.now.Mono), 0
 	}

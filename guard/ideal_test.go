@@ -449,7 +449,7 @@ func TestAddressesThatCannotBeMade(t *testing.T) {
 func TestLostRecordsAreNotTakenForWritten(t *testing.T) {
 	w := newIdeal(t, nil).start(time.Hour)
 	g := w.g
-	a := g.makeAddress(g.servers[0], 40000, 8)
+	a := g.makeAddress(g.servers[0].addr, 40000, 8)
 	for range 2 * maxRecords {
 		g.note(KindShield, "lost")
 	}
@@ -467,7 +467,7 @@ func TestLostRecordsAreNotTakenForWritten(t *testing.T) {
 	if a.phase != dead {
 		t.Errorf("its address is in phase %d", a.phase)
 	}
-	if b := g.makeAddress(g.servers[0], 40000, 8); true {
+	if b := g.makeAddress(g.servers[0].addr, 40000, 8); true {
 		g.recorded(Recorded{Upto: g.last})
 		if !g.ledger.wrote(b.record) {
 			t.Error("a later record does not count as written")

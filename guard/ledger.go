@@ -16,7 +16,8 @@ type ledger struct {
 	lost    int // records that were dropped for want of room
 	err     error
 	retryAt time.Duration
-	left    Snapshot // of the run before this one, until adopted
+	left    Snapshot             // of the run before this one, until adopted
+	keys    map[string]NTSRecord // of the run before this one, until their host has a place
 }
 
 // gap is a range of records that never reach the disk: after, up to.
@@ -32,7 +33,7 @@ func (l *ledger) dropped(k Key) bool { return k > l.gap.after && k <= l.gap.upto
 // waits for that one waits in vain.
 func (l *ledger) makeRoom() {
 	l.lost++
-	i := slices.IndexFunc(l.records, func(r Record) bool { return r.Exposure == nil && r.Server == nil && r.Pool == nil && r.Clock == nil })
+	i := slices.IndexFunc(l.records, func(r Record) bool { return !r.Kept() })
 	if i < 0 {
 		i = 0
 		if l.gap.upto <= l.wroteTo {

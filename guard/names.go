@@ -30,6 +30,15 @@ type source struct {
 	why     string // why the last look-up brought nothing
 	job     Key
 	by      time.Duration
+	ring    *keyring // of a host of time.nts, else nil
+}
+
+// has reports whether a server is the one of a configured source.
+func (o *source) has(s *server) bool {
+	if o.pool || s.pool != "" || s.network || o.name != s.name || o.ring != s.nts {
+		return false
+	}
+	return o.ring != nil || s.addr.Port() == o.port
 }
 
 // keepSources makes the sources match the configuration; those that stay keep
@@ -39,7 +48,7 @@ func (g *Guard) keepSources() {
 	g.sources = nil
 	add := func(s source) {
 		for _, o := range old {
-			if o.name == s.name && o.pool == s.pool && o.port == s.port {
+			if o.name == s.name && o.pool == s.pool && o.port == s.port && (o.ring == nil) == (s.ring == nil) {
 				g.sources = append(g.sources, o)
 				return
 			}
@@ -56,6 +65,10 @@ func (g *Guard) keepSources() {
 	for _, c := range g.conf.Servers {
 		lit, _ := netip.ParseAddr(c.Host)
 		add(source{name: c.Host, port: c.Port, literal: lit.Unmap()})
+	}
+	for _, c := range g.conf.NTS {
+		lit, _ := netip.ParseAddr(c.Host)
+		add(source{name: c.Host, port: c.Port, literal: lit.Unmap(), ring: &keyring{host: c.Host, port: c.Port}})
 	}
 }
 
@@ -84,7 +97,7 @@ func (g *Guard) advanceSources() bool {
 // resolved ends a look-up.
 func (g *Guard) resolved(ev Resolved) {
 	i := slices.IndexFunc(g.sources, func(s *source) bool { return s.job != 0 && s.job == ev.Key })
-	if i < 0 {
+	if g.keysFound(ev) || i < 0 {
 		return
 	}
 	s := g.sources[i]
@@ -155,6 +168,11 @@ func (g *Guard) planLookups() []Lookup {
 	for _, s := range g.sources {
 		if s.job != 0 {
 			out = append(out, Lookup{Key: s.job, Name: s.name, By: s.by})
+		}
+	}
+	for _, s := range g.chosenOnes() {
+		if s.nts != nil && s.nts.look != 0 {
+			out = append(out, Lookup{Key: s.nts.look, Name: s.nts.lookName, By: s.nts.lookBy})
 		}
 	}
 	return out

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -97,7 +98,7 @@ func (g *Guard) notNow() string {
 	}
 	can := g.turns()
 	if len(can) == 0 {
-		return "there is no route to any server"
+		return cmp.Or(g.whyKeyless(), "there is no route to any server")
 	}
 	at := can[min(g.enough(), len(can))-1].at
 	if at <= g.now.Mono+ahead {

@@ -25,10 +25,16 @@ const (
 // the shield and ready, then asked, then lingering.
 type query struct {
 	srv    *server
+	to     netip.AddrPort
+	keys   bool     // an NTS key exchange
+	nts    *NTS     // what protects it; nil: a plain query, or a key exchange
+	place  string   // the network that it belongs to, where NTS has to do with it
 	token  Key      // the record of the token that it took
+	cookie Key      // the record of the cookie that it spends; 0: none
 	house  *address // whose address it is asked from; nil: none could be had yet
 	from   netip.AddrPort
 	due    time.Duration
+	span   time.Duration // how long the exchange may take
 	latest time.Duration // the end of the exchange at the latest; the tuple outlives it by lingerFor
 	tries  int
 	ask    Key // 0: not asked yet
@@ -59,7 +65,24 @@ func (q *query) ends() time.Duration {
 
 // begin plans an exchange with a server, due at a time.
 func (g *Guard) begin(s *server, due time.Duration) {
-	g.queries = append(g.queries, &query{srv: s, token: g.spend(s), due: due, latest: max(due, g.now.Mono+comeUp) + exchange})
+	q := &query{srv: s, to: s.addr, token: g.spend(s), due: due, span: exchange, latest: max(due, g.now.Mono+comeUp) + exchange}
+	if s.nts != nil {
+		q.nts, q.cookie = g.spendCookie(s)
+		q.place = g.network.place()
+	}
+	g.queries = append(g.queries, q)
+}
+
+// busy is when a server can be asked again, as far as exchanges with it are on
+// their way. A key exchange that is over is in nobody's way.
+func (g *Guard) busy(s *server) time.Duration {
+	var t time.Duration
+	for _, q := range g.queries {
+		if q.srv == s && !(q.keys && q.over) {
+			t = max(t, q.ends())
+		}
+	}
+	return t
 }
 
 // advanceQueries moves the exchanges on.
@@ -86,13 +109,13 @@ func (g *Guard) advanceQueries() bool {
 
 // findHouse gives a query the address that it is asked from.
 func (g *Guard) findHouse(q *query) {
-	if g.due(q.latest - exchange/2) {
+	if g.due(q.latest - q.span/2) {
 		g.fail(q, "no room for another throw-away address")
 		return
 	}
 	port := uint16(firstPort + g.rng.IntN(portsAbove))
 	mode, room, _, _ := g.rotation()
-	to := q.srv.addr.Addr()
+	to := q.to.Addr()
 	switch {
 	case g.stableNow() || to.Is4() || mode == "off":
 		from := g.host.Source4
@@ -103,10 +126,10 @@ func (g *Guard) findHouse(q *query) {
 			g.fail(q, "no route to its address family")
 			return
 		}
-		q.house = g.stableAddress(q.srv, from, port)
+		q.house = g.stableAddress(q.to, from, port)
 	default:
 		if q.house = g.lasting(q, mode); q.house == nil {
-			q.house = g.makeAddress(q.srv, port, room)
+			q.house = g.makeAddress(q.to, port, room)
 		}
 	}
 	if q.house != nil {
@@ -115,11 +138,12 @@ func (g *Guard) findHouse(q *query) {
 }
 
 // lasting is the address that a server was shown before, where it lives long
-// enough for another exchange and, unless one serves for all, belongs to the same burst.
+// enough for another exchange and, unless one serves for all, belongs to the same
+// burst. A key exchange has an address of its own.
 func (g *Guard) lasting(q *query, mode string) *address {
 	for _, a := range g.addresses {
-		if a.server == q.srv.addr && a.wished() && a.ready && a.until > q.latest+lingerFor &&
-			(mode == "server" || g.now.Mono < a.made+burst) {
+		if a.wished() && a.ready && a.until > q.latest+lingerFor && (mode == "server" && a.server.Addr() == q.to.Addr() ||
+			a.server == q.to && !q.keys && g.now.Mono < a.made+burst) {
 			return a
 		}
 	}
@@ -138,19 +162,21 @@ func (g *Guard) prepare(q *query) {
 		g.retry(q)
 		return
 	}
-	if g.due(q.latest - exchange/2) {
+	if g.due(q.latest - q.span/2) {
 		g.neverReady(q)
 		return
 	}
 	if !g.due(q.due) {
 		return
 	}
-	by := min(g.now.Mono+exchange, q.latest)
+	by := min(g.now.Mono+q.span, q.latest)
 	if q.pass = g.grant(q, by, g.host.Devices); !q.pass.granted {
 		return
 	}
 	q.ask, q.by = g.key(), by
-	q.srv.asked, q.srv.reach, q.srv.failed = min(q.srv.asked+1, 1<<20), q.srv.reach<<1, ""
+	if !q.keys {
+		q.srv.asked, q.srv.reach, q.srv.failed = min(q.srv.asked+1, 1<<20), q.srv.reach<<1, ""
+	}
 	q.house.asked = g.now.Wall.UTC()
 	g.recordAddress(q.house, "")
 }
@@ -163,7 +189,7 @@ func (g *Guard) retry(q *query) {
 		return
 	}
 	q.house, q.from = nil, netip.AddrPort{}
-	q.latest = max(q.due, g.now.Mono+comeUp) + exchange
+	q.latest = max(q.due, g.now.Mono+comeUp) + q.span
 }
 
 // neverReady ends a query whose gate did not open in time.
@@ -171,7 +197,7 @@ func (g *Guard) neverReady(q *query) {
 	switch {
 	case g.seenErr != nil:
 		g.fail(q, "the shield cannot be put up: "+g.seenErr.Error())
-	case !g.ledger.wrote(max(q.token, q.house.record)):
+	case !g.onDisk(q):
 		g.fail(q, "the ledger cannot be written")
 	case q.house.kind == "throw-away" && g.addrErr != nil:
 		g.restRotation(g.addrErr.Error())
@@ -202,18 +228,36 @@ func (g *Guard) watchAsk(q *query) {
 // fail ends a query without a sample. The socket is closed, the tuple goes with it.
 func (g *Guard) fail(q *query, why string) {
 	q.over, q.end, q.ask = true, g.now.Mono, 0
+	if q.keys {
+		g.keysFailed(q.srv, why)
+		return
+	}
 	q.srv.failed = why
+}
+
+// asked is the exchange with a key that goes on; nil: there is none.
+func (g *Guard) asked(k Key) *query {
+	i := slices.IndexFunc(g.queries, func(q *query) bool { return q.ask != 0 && q.ask == k && !q.over })
+	if i < 0 {
+		return nil
+	}
+	return g.queries[i]
 }
 
 // answered ends an ask; the socket lingers.
 func (g *Guard) answered(ev Answered) {
-	i := slices.IndexFunc(g.queries, func(q *query) bool { return q.ask != 0 && q.ask == ev.Key && !q.over })
-	if i < 0 {
+	q := g.asked(ev.Key)
+	if q == nil || q.keys {
 		return
 	}
-	q := g.queries[i]
 	q.over, q.end = true, g.now.Mono+lingerFor
 	s := q.srv
+	if s.nts != nil {
+		g.protectedAnswer(s, ev)
+		if ev.Err == nil && ev.Kiss == "" {
+			ev.Err = s.nts.outside(g.wall(ev.Sample.At).Add(ev.Sample.Offset))
+		}
+	}
 	switch {
 	case ev.Kiss != "":
 		g.kiss(s, ev.Kiss)
@@ -237,8 +281,8 @@ func (g *Guard) cancelQueries(s *server, why string) {
 func (g *Guard) planAsks() []Ask {
 	var out []Ask
 	for _, q := range g.queries {
-		if q.ask != 0 {
-			out = append(out, Ask{Key: q.ask, From: q.from, To: q.srv.addr, By: q.by, Device: g.deviceOf(q), pass: q.pass})
+		if q.ask != 0 && !q.keys {
+			out = append(out, Ask{Key: q.ask, From: q.from, To: q.to, By: q.by, Device: g.deviceOf(q), NTS: q.nts, pass: q.pass})
 		}
 	}
 	slices.SortFunc(out, func(a, b Ask) int { return int(a.Key) - int(b.Key) })

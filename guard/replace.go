@@ -60,7 +60,7 @@ func (g *Guard) deaf6() bool {
 // admin's choice itself stays, and status says what is wrong with it.
 func (g *Guard) nextAnswer(s *server, why string) bool {
 	for _, o := range g.sources {
-		if s.network || o.pool || o.name != s.name || o.port != s.addr.Port() || len(o.answers) < 2 {
+		if !o.has(s) || len(o.answers) < 2 {
 			continue
 		}
 		o.turn++

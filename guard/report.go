@@ -54,7 +54,7 @@ func (g *Guard) serverStatus() []ServerStatus {
 		state, reason := g.serverState(s)
 		line := ServerStatus{
 			Address: s.addr.Addr().String(), Name: s.name, Pool: s.pool, State: state, Letter: g.letter(s, state), Reason: reason,
-			Reach: s.reach, Poll: max(g.round.interval, pollOf(s)).Seconds(), Verdict: "clean",
+			Reach: s.reach, Poll: max(g.round.interval, pollOf(s)).Seconds(), Verdict: "clean", NTS: s.nts != nil,
 		}
 		if s.sampled {
 			line.Offset, line.Delay, line.Stratum = s.sample.Offset.Seconds(), s.sample.Delay.Seconds(), int(s.sample.Stratum)
@@ -77,6 +77,10 @@ func (g *Guard) serverState(s *server) (state, reason string) {
 		return "denied", s.failed
 	case !g.routed(s.addr.Addr()):
 		return "unreachable", "no route to its address family"
+	case s.asked == 0 && g.whyNoKeys(s) != "":
+		return "new", g.whyNoKeys(s)
+	case g.whyNoKeys(s) != "" && s.nts.why != "":
+		return "unreachable", g.whyNoKeys(s)
 	case s.asked == 0 || !s.judged && s.failed == "" && s.reach>>1 == 0:
 		return "new", cmp.Or(s.failed, "not answered yet")
 	case s.reach == 0 || !s.judged && !s.sampled:
@@ -174,6 +178,11 @@ func (g *Guard) weaknesses() []Weakness {
 	if g.conf.Shield != rules.Off && g.conf.Hold > g.round.interval && g.round.interval > 0 {
 		add("hold", fmt.Sprintf("neighbourhoods stay closed for %s, which is above the poll interval of %s: they never open", g.conf.Hold, g.round.interval))
 	}
+	for _, s := range g.chosenOnes() {
+		if why := g.whyNoKeys(s); why != "" {
+			add("nts", why+": it is not asked, since it is never asked without NTS")
+		}
+	}
 	for _, h := range g.hoods {
 		if _, said := g.hoodPrefix(h); said != "" {
 			add("neighbourhood", said)
@@ -215,6 +224,8 @@ func (g *Guard) whyNotSynced() string {
 		return "no server is known yet: " + g.whyNoServers()
 	case g.clock.why != "":
 		return g.clock.why
+	case g.whyKeyless() != "":
+		return g.whyKeyless()
 	case g.clock.rounds == 0:
 		return "the first sync is not over"
 	case g.clock.pending():

@@ -41,7 +41,11 @@ func (g *Guard) startOver() {
 func (g *Guard) abandonRound(why string) {
 	for _, s := range g.servers {
 		s.fresh = false
-		g.cancelQueries(s, why)
+	}
+	for _, q := range g.queries {
+		if !q.over && !q.keys {
+			g.fail(q, why)
+		}
 	}
 	g.round.active = false
 }
@@ -63,7 +67,7 @@ func (g *Guard) advanceRound() bool {
 	if r.active || g.orders.stopping() || g.clock.pending() || !g.network.usable() || g.futile() != "" || !g.due(r.next-ahead) {
 		return false
 	}
-	if len(g.chosenOnes()) == 0 || g.waitsForMore() {
+	if len(g.chosenOnes()) == 0 || g.waitsForMore() || g.keyless() {
 		return false
 	}
 	due := max(r.next, g.now.Mono)
@@ -102,7 +106,7 @@ type turn struct {
 func (g *Guard) turns() []turn {
 	var out []turn
 	for _, s := range g.chosenOnes() {
-		if g.routed(s.addr.Addr()) {
+		if g.routed(s.addr.Addr()) && (s.nts == nil || s.nts.ready()) {
 			out = append(out, turn{srv: s})
 		}
 	}
@@ -111,9 +115,7 @@ func (g *Guard) turns() []turn {
 	for i, t := range out {
 		k := key64(t.srv.addr.Addr())
 		out[i].at = g.allowed(t.srv, before[k])
-		if q := g.query(t.srv); q != nil {
-			out[i].at = max(out[i].at, q.ends())
-		}
+		out[i].at = max(out[i].at, g.busy(t.srv))
 		before[k]++
 	}
 	slices.SortStableFunc(out, func(a, b turn) int { return cmp.Compare(a.at, b.at) })
@@ -135,7 +137,10 @@ func (g *Guard) futile() string {
 // waitsForMore reports whether the very first sync should wait for names that
 // were not resolved yet.
 func (g *Guard) waitsForMore() bool {
-	if g.clock.rounds > 0 || g.settled() && (g.seated() >= g.conf.Use || len(g.conf.Pools) == 0) {
+	if g.clock.rounds == 0 && g.awaitsKeys() && !g.due(g.started+firstKeys) {
+		return true
+	}
+	if g.clock.rounds > 0 || g.settled() && (g.seated() >= g.places() || len(g.conf.Pools) == 0) {
 		return false
 	}
 	return !g.due(g.started + g.firstWait())
@@ -147,7 +152,7 @@ func (g *Guard) judgeRound() bool {
 		return false
 	}
 	for _, q := range g.queries {
-		if !q.over {
+		if !q.over && !q.keys {
 			return false
 		}
 	}

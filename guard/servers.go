@@ -39,6 +39,7 @@ type server struct {
 	wrong     int           // syncs in a row in which a majority was against it
 	shunned   time.Duration // until then no pool's place is given to it again, since it was outvoted
 	failed    string        // why the last query brought nothing
+	nts       *keyring      // nil: it is asked without protection; else never
 }
 
 // bucket bounds what a /64 is asked, whichever address we ask from.
@@ -141,9 +142,10 @@ func (g *Guard) recordBuckets() {
 	}
 }
 
+// server is the one at an address that is asked without protection.
 func (g *Guard) server(a netip.AddrPort) *server {
 	for _, s := range g.servers {
-		if s.addr == a {
+		if s.addr == a && s.nts == nil {
 			return s
 		}
 	}
@@ -175,11 +177,11 @@ func (g *Guard) keepServers() {
 		if s.chosen && s.pool != "" && !slices.Contains(g.conf.Pools, s.pool) {
 			g.unseat(s, "its pool is no longer configured")
 		}
-		if s.chosen && s.pool == "" && !s.network && !slices.ContainsFunc(g.sources, func(o *source) bool { return !o.pool && o.name == s.name && o.port == s.addr.Port() }) {
+		if s.chosen && s.pool == "" && !s.network && !slices.ContainsFunc(g.sources, func(o *source) bool { return o.has(s) }) {
 			g.unseat(s, "it is no longer configured")
 		}
 	}
-	for pool := g.seated(); pool > g.conf.Use; pool-- {
+	for pool := g.seated(); pool > g.places(); pool-- {
 		for _, s := range slices.Backward(g.servers) {
 			if s.chosen && s.pool != "" {
 				g.unseat(s, "time.use is smaller now")
@@ -188,6 +190,9 @@ func (g *Guard) keepServers() {
 		}
 	}
 }
+
+// places is how many servers the pools may fill: those of time.nts have theirs.
+func (g *Guard) places() int { return max(g.conf.Use-len(g.conf.NTS), 0) }
 
 // seated counts the pool's servers that have a place.
 func (g *Guard) seated() int {
@@ -210,7 +215,7 @@ func (g *Guard) choose() bool {
 	changed := g.seatConfigured()
 	changed = g.seatNetwork() || changed
 	changed = g.replaceLost() || changed
-	for g.seated() < g.conf.Use && len(g.conf.Pools) > 0 {
+	for g.seated() < g.places() && len(g.conf.Pools) > 0 {
 		if !g.settled() && !g.due(g.started+3*time.Second) {
 			break
 		}
@@ -218,7 +223,7 @@ func (g *Guard) choose() bool {
 		if pool == nil {
 			return g.askPools() || changed
 		}
-		g.seat(s, pool.name, pool.name, "")
+		g.seat(s, pool.name, pool.name, "", nil)
 		changed = true
 	}
 	return changed
@@ -229,22 +234,28 @@ func (g *Guard) choose() bool {
 func (g *Guard) seatConfigured() bool {
 	changed := false
 	for _, o := range g.sources {
-		if o.pool || len(o.answers) == 0 || slices.ContainsFunc(g.servers, func(s *server) bool {
-			return s.chosen && s.pool == "" && !s.network && s.name == o.name && s.addr.Port() == o.port
-		}) {
+		if o.pool || len(o.answers) == 0 || slices.ContainsFunc(g.servers, func(s *server) bool { return s.chosen && o.has(s) }) {
 			continue
 		}
-		pick := o.answers[o.turn%len(o.answers)]
-		for i := range o.answers { // IPv6 stands first
-			if a := o.answers[(o.turn+i)%len(o.answers)]; g.routed(a) {
-				pick = a
-				break
-			}
+		if o.ring != nil {
+			g.seatKeyed(o)
+		} else {
+			g.seat(netip.AddrPortFrom(g.answer(o), o.port), o.name, "", "", nil)
 		}
-		g.seat(netip.AddrPortFrom(pick, o.port), o.name, "", "")
 		changed = true
 	}
 	return changed
+}
+
+// answer is the one of a name's answers whose turn it is, of those that the host
+// can reach. IPv6 stands first.
+func (g *Guard) answer(o *source) netip.Addr {
+	for i := range o.answers {
+		if a := o.answers[(o.turn+i)%len(o.answers)]; g.routed(a) {
+			return a
+		}
+	}
+	return o.answers[o.turn%len(o.answers)]
 }
 
 // pick is the best candidate of the pools that has no place: one a block, IPv6
@@ -309,13 +320,19 @@ func (g *Guard) askPools() bool {
 	return changed
 }
 
-func (g *Guard) seat(a netip.AddrPort, name, pool, why string) {
+func (g *Guard) seat(a netip.AddrPort, name, pool, why string, ring *keyring) {
 	s := g.server(a)
-	if s == nil {
+	switch {
+	case s == nil:
 		s = &server{addr: a}
 		g.servers = append(g.servers, s)
 		g.forgetServers()
+	case ring != nil: // what it once said of its limits holds, and nothing else
+		s = &server{addr: a, rate: s.rate, denied: s.denied, lastAsk: s.lastAsk, everAsked: s.everAsked}
+		g.servers = append(g.servers, s)
+		g.forgetServers()
 	}
+	s.nts = ring
 	s.name, s.pool, s.network, s.chosen, s.asked, s.reach, s.wrong = name, pool, false, true, 0, 0, 0
 	text := fmt.Sprintf("server %s of %s chosen", a.Addr(), name)
 	if why != "" {
@@ -330,6 +347,9 @@ func (g *Guard) seat(a netip.AddrPort, name, pool, why string) {
 func (g *Guard) unseat(s *server, why string) {
 	s.chosen, s.fresh, s.judged = false, false, false
 	g.cancelQueries(s, why)
+	if s.nts != nil {
+		g.dropKeys(s.nts)
+	}
 	g.recordServer(s, fmt.Sprintf("server %s loses its place: %s", s.addr.Addr(), why))
 }
 

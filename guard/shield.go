@@ -118,13 +118,8 @@ func (g *Guard) planSolicited() []rules.Solicited {
 		if q.house == nil || q.house.kind == "throw-away" && q.house.phase != held || !g.ledger.wrote(q.house.record) {
 			continue
 		}
-		out = append(out, rules.Solicited{Server: q.srv.addr, Our: q.from, Until: q.latest + lingerFor})
+		out = append(out, rules.Solicited{Server: q.to, Our: q.from, TCP: q.keys, Until: q.latest + lingerFor})
 	}
-	slices.SortFunc(out, func(a, b rules.Solicited) int {
-		if c := a.Our.Compare(b.Our); c != 0 {
-			return c
-		}
-		return a.Server.Compare(b.Server)
-	})
+	slices.SortFunc(out, rules.Solicited.Compare)
 	return out
 }

@@ -20,8 +20,11 @@ func (p Plan) String() string {
 	for _, l := range p.Lookups {
 		fmt.Fprintf(&b, "lookup %d %s by=%s\n", l.Key, l.Name, l.By)
 	}
+	for _, k := range p.Keyings {
+		fmt.Fprintf(&b, "keys %d %s -> %s of %s by=%s\n", k.Key, k.From, k.To, k.Name, k.By)
+	}
 	for _, a := range p.Asks {
-		fmt.Fprintf(&b, "ask %d %s -> %s by=%s\n", a.Key, a.From, a.To, a.By)
+		fmt.Fprintf(&b, "ask %d %s -> %s by=%s%s\n", a.Key, a.From, a.To, a.By, map[bool]string{true: " nts"}[a.NTS != nil])
 	}
 	for _, r := range p.Records {
 		fmt.Fprintf(&b, "record %d %s %s\n", r.Key, r.Kind, r.Text)
@@ -44,7 +47,7 @@ func (k Kernel) print(b *strings.Builder) {
 		fmt.Fprintf(b, "exposed %s until=%s\n", x.Addr, x.Until)
 	}
 	for _, x := range s.Solicited {
-		fmt.Fprintf(b, "solicited %s -> %s until=%s\n", x.Server, x.Our, x.Until)
+		fmt.Fprintf(b, "solicited %s -> %s until=%s%s\n", x.Server, x.Our, x.Until, map[bool]string{true: " tcp"}[x.TCP])
 	}
 	for _, x := range s.Hoods {
 		fmt.Fprintf(b, "hood %s of %s until=%s\n", x.Prefix, x.Server, x.Until)

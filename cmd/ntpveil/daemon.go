@@ -20,6 +20,7 @@ import (
 	"ntpveil/guard/journal"
 	"ntpveil/guard/ledger"
 	"ntpveil/guard/nft"
+	"ntpveil/guard/nts"
 	"ntpveil/guard/query"
 	"ntpveil/guard/resolve"
 	"ntpveil/guard/sysclock"
@@ -56,7 +57,7 @@ func serve(ctx context.Context, load func() (guard.Config, error), stderr io.Wri
 	log := journal.New(stderr)
 	defer log.Close()
 	parts := daemon.Parts{
-		Asker: &query.Asker{Now: sysclock.Mono, Floor: built()}, Resolver: &resolve.Resolver{Now: sysclock.Mono},
+		Asker: &query.Asker{Now: sysclock.Mono, Floor: built(), Protect: protect}, Keyer: &nts.Keyer{Now: sysclock.Mono}, Resolver: &resolve.Resolver{Now: sysclock.Mono},
 		Clock: clock, Jumps: sysclock.Jumps{}, Journal: log, Now: sysclock.Now, Load: load,
 		Build: built(), Version: version(), Watchdog: journal.Watchdog(),
 	}
@@ -77,6 +78,9 @@ func serve(ctx context.Context, load func() (guard.Config, error), stderr io.Wri
 	}
 	return tasks(ctx, daemon.New(parts, c), socket, parts.Journal)
 }
+
+// protect has package nts protect what package query asks.
+func protect(n guard.NTS) (query.Protection, error) { return nts.Protect(n) }
 
 // open opens what has to be closed again. After an error nothing is left open.
 func open(parts *daemon.Parts, c guard.Config) (closeAll func() error, err error) {

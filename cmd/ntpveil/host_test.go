@@ -96,7 +96,7 @@ func (h *host) program(args ...string) *lab.Cmd {
 	if h.run != "" {
 		c.Mount("/run", h.run)
 	}
-	c.Env = append(os.Environ(), asProgram+"=1", resolvConf+"="+h.resolv, "NOTIFY_SOCKET="+h.path("notify"))
+	c.Env = append(os.Environ(), asProgram+"=1", resolvConf+"="+h.resolv, "SSL_CERT_FILE="+h.path("ca.pem"), "NOTIFY_SOCKET="+h.path("notify"))
 	return c
 }
 

@@ -150,14 +150,14 @@ A positive offset means that the server is ahead of this clock.
 
 func printServers(w io.Writer, s *guard.Status) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "S\tServer\tStratum\tPoll\tReach\tOffset\tDelay\tVerdict\tWhy")
+	fmt.Fprintln(t, "S\tServer\tStratum\tPoll\tReach\tOffset\tDelay\tNTS\tVerdict\tWhy")
 	for _, x := range s.Servers {
 		measured := "-\t-"
 		if x.Stratum > 0 {
 			measured = fmt.Sprintf("%+.6f\t%.6f", x.Offset, x.Delay)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%o\t%s\t%s\t%s\n", x.Letter, x.Address, x.Stratum,
-			time.Duration(x.Poll*float64(time.Second)).Round(time.Second), x.Reach, measured, x.Verdict, x.Reason)
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%o\t%s\t%s\t%s\t%s\n", x.Letter, x.Address, x.Stratum,
+			time.Duration(x.Poll*float64(time.Second)).Round(time.Second), x.Reach, measured, map[bool]string{true: "yes", false: "no"}[x.NTS], x.Verdict, x.Reason)
 	}
 	return t.Flush()
 }

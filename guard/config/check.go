@@ -16,7 +16,10 @@ import (
 	"ntpveil/rules/strict"
 )
 
-const ntpPort = 123
+const (
+	ntpPort = 123
+	ntsPort = 4460 // of key exchanges (RFC 8915 section 6.1)
+)
 
 // name checks a domain name (RFC 1123 section 2.1).
 func name(s string) error {
@@ -47,8 +50,8 @@ func pool(s string) error {
 }
 
 // server reads a name or an address, with or without a port.
-func server(s string) (guard.Server, error) {
-	host, port := s, uint64(ntpPort)
+func server(s string, usual uint16) (guard.Server, error) {
+	host, port := s, uint64(usual)
 	if a, err := netip.ParseAddr(s); err != nil || a.Zone() != "" {
 		if h, p, err := net.SplitHostPort(s); err == nil {
 			n, err := strconv.ParseUint(p, 10, 16)
@@ -65,7 +68,7 @@ func server(s string) (guard.Server, error) {
 		return guard.Server{Host: a.Unmap().String(), Port: uint16(port)}, nil
 	}
 	if err := name(host); err != nil {
-		return guard.Server{}, fmt.Errorf("%q is no server such as ntp.example.net, ntp.example.net:123 or [2001:db8::1]:123", s)
+		return guard.Server{}, fmt.Errorf("%q is no server such as ntp.example.net, ntp.example.net:%d or [2001:db8::1]:%d", s, usual, usual)
 	}
 	return guard.Server{Host: host, Port: uint16(port)}, nil
 }
@@ -146,10 +149,10 @@ func (d *draft) time(at func(key string) place) (errs Errors) {
 	}
 	if len(d.Servers) > 0 {
 		d.Pools = nil // pools are not asked then
-	} else if len(d.Pools) == 0 && DefaultPool != "" && !d.pools {
+	} else if len(d.Pools)+len(d.NTS) == 0 && DefaultPool != "" && !d.pools {
 		d.Pools = []string{DefaultPool}
 	}
-	if len(d.Pools) == 0 && len(d.Servers) == 0 && !(d.pools && d.dhcp && d.DHCP == "join") { // on purpose: those that the network names, alone
+	if len(d.Pools)+len(d.Servers)+len(d.NTS) == 0 && !(d.pools && d.dhcp && d.DHCP == "join") { // on purpose: those that the network names, alone
 		return append(errs, at("time.pools").Errorf("%s: write servers = [\"ntp.example.net\"], or pools = [\"2.VENDOR.pool.ntp.org\"] of a vendor zone that is yours, under [time]", noServer()))
 	}
 	if len(d.Pools) > 0 && d.PollMin < poolPoll {
@@ -167,12 +170,14 @@ func noServer() string {
 
 // agree fills in time.min_agree, or checks that it can be met.
 func (d *draft) agree(at func(key string) place) Errors {
-	had := d.Use
-	if len(d.Servers) > 0 {
-		had = len(d.Servers)
+	named := len(d.Servers) + len(d.NTS)
+	had := max(named, d.Use)
+	few := named > 0 && len(d.Pools) == 0 // nobody fills the places up
+	if few {
+		had = named
 	}
 	switch {
-	case !d.minAgree && len(d.Servers) > 0:
+	case !d.minAgree && few:
 		d.MinAgree = min(3, had)
 	case !d.minAgree:
 		d.MinAgree = 3

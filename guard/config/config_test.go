@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,7 +88,7 @@ func TestEveryKey(t *testing.T) {
 	c := parse(t, `
 [time]
 servers = ["a.example", "b.example:1123", "[2001:db8::1]:124", "2001:db8::2", "192.0.2.1"]
-nts = []
+nts = ["nts.example", "[2001:db8::3]:4461"]
 dhcp = "off"
 use = 3
 min_agree = 2
@@ -124,8 +125,28 @@ listen = ""
 	if c.Servers[1].Port != 1123 || c.Servers[2] != (guard.Server{Host: "2001:db8::1", Port: 124}) || c.Servers[3].Host != "2001:db8::2" || c.MinAgree != 2 ||
 		c.PollMin != 32*time.Second || !c.AllowPrivate || !c.Observe || c.StepWhen != "never" || c.MaxForward != 10*time.Second || c.MaxBackward != 0 ||
 		c.Rotate != "server" || c.Interface != "wlan0" || c.MaxAddrs != 6 || c.Control != 0 || c.Shield != rules.Observe || len(c.Trusted) != 2 ||
-		c.Allow[1] != (rules.Service{Proto: "udp", Port: 53}) || !c.Owner || c.LogGroup != 16 || c.IfImpossible != "ask-stable" || c.Ledger != "/tmp/l.db" {
+		c.Allow[1] != (rules.Service{Proto: "udp", Port: 53}) || !c.Owner || c.LogGroup != 16 || c.IfImpossible != "ask-stable" || c.Ledger != "/tmp/l.db" ||
+		c.NTS[0] != (guard.Server{Host: "nts.example", Port: 4460}) || c.NTS[1] != (guard.Server{Host: "2001:db8::3", Port: 4461}) {
 		t.Errorf("%+v", c)
+	}
+}
+
+// TestNTSAlone: no pool is asked beside hosts of time.nts unless one is written,
+// and min_agree goes by what is to be had.
+func TestNTSAlone(t *testing.T) {
+	old := DefaultPool
+	defer func() { DefaultPool = old }()
+	DefaultPool = "2.default.example"
+	for text, want := range map[string]guard.Config{
+		"nts = [\"a.example\", \"b.example\"]":                                           {MinAgree: 2},
+		"nts = [\"a.example\"]\nservers = [\"b.example\", \"c.example\", \"d.example\"]": {MinAgree: 3},
+		"nts = [\"a.example\"]\npools = [\"2.pool.example\"]":                            {MinAgree: 3, Pools: []string{"2.pool.example"}},
+		"nts = [\"a.example\"]\npools = [\"2.pool.example\"]\nservers = [\"b.example\"]": {MinAgree: 2},
+		"nts = []": {MinAgree: 3, Pools: []string{"2.default.example"}},
+	} {
+		if c := parse(t, "[time]\n"+text); c.MinAgree != want.MinAgree || !slices.Equal(c.Pools, want.Pools) {
+			t.Errorf("%s: min_agree %d, pools %q", text, c.MinAgree, c.Pools)
+		}
 	}
 }
 
@@ -133,28 +154,30 @@ listen = ""
 func TestErrors(t *testing.T) {
 	for text, want := range map[string]string{
 		"[time]\nuse = 4\nfoo = 1\nmin_agree = 17\n[clok]\nmode = 1\n": "a.toml:3:1: unknown key time.foo\na.toml:4:1: time.min_agree: 17 is not from 1 to 16\na.toml:5:2: unknown table [clok]",
-		some + "use = \n":                                     "a.toml:3:7: ",
-		some + "use = \"four\"":                               "a.toml:3:1: time.use: a whole number is wanted",
-		some + "poll = { min = \"2h\", max = \"1h\" }":        "a.toml:3:10: time.poll.min: 2h0m0s is above time.poll.max, 1h0m0s",
-		some + "poll = \"64s\"":                               "a.toml:3:1: time.poll: a table is wanted",
-		some + "[clock]\nstep.when = \"sometimes\"":           `a.toml:4:1: clock.step.when: "sometimes" is none of ["start", "always", "never"]`,
-		some + "[clock]\nstep.threshold = 5":                  `a.toml:4:1: clock.step.threshold: a time such as "64s" is wanted`,
-		some + "[shield]\nallow = [\"tcp/70000\"]":            `a.toml:4:10: shield.allow: "tcp/70000" is no service such as tcp/22, udp/8000-8010 or tcp/443@eth0`,
-		some + "[shield]\nallow = [22]":                       "a.toml:4:1: shield.allow: a list of strings is wanted",
-		some + "[shield]\ntrusted = [\"2001:db8::1/48\"]":     `a.toml:4:12: shield.trusted: "2001:db8::1/48" has bits beyond its length: 2001:db8::/48 is meant?`,
-		some + "[shield]\npreset = \"firewall\"":              `a.toml:4:1: shield.preset: "firewall" is none of ["companion", "lockdown", "observe", "router", "server", "workstation"]`,
-		some + "[shield]\npreset = \"companion\"":             `a.toml:4:1: shield.preset: "companion" is for hosts without this daemon: ntpveil-companion.service loads it`,
-		some + "nts = [\"nts.example\"]":                      "a.toml:3:1: time.nts: this version has no NTS: leave it at []",
-		some + "[metrics]\nlisten = \"127.0.0.1:9975\"":       `a.toml:4:1: metrics.listen: this version has no metrics: leave it at ""`,
-		some + "[ledger]\npath = \"/dev/null\"":               `a.toml:4:1: ledger.path: "/dev/null" is below /dev, where no file of ours belongs`,
-		some + "[ledger]\npath = \"ledger.db\"":               `a.toml:4:1: ledger.path: "ledger.db" is no absolute path`,
-		some + "min_agree = 2":                                "a.toml:3:1: time.min_agree: 2 can never be met, 1 servers are to be had",
-		"[time]\npools = [\"a.example\"]\nuse = 2":            "a.toml:3:1: time.use: 2 servers can never be the 3 that have to agree; time.min_agree = 2 permits fewer",
-		some + "use = 1\nuse = 2":                             "a.toml:4:1: time.use stands twice",
-		some + "[[clock]]":                                    "a.toml:3:3: clock: a list of tables has no meaning here",
-		some + "[address]\n[address]":                         "a.toml:4:2: [address] stands twice",
-		"[time]\nservers = [\"no such name\"]":                `a.toml:2:12: time.servers: "no such name" is no server such as ntp.example.net, ntp.example.net:123 or [2001:db8::1]:123`,
-		"[time]\npools = [\"a.example\"]\npoll.min = \"16s\"": "a.toml:3:1: time.poll.min: 16s is below 1m4s, which a pool's servers are owed",
+		some + "use = \n":                                      "a.toml:3:7: ",
+		some + "use = \"four\"":                                "a.toml:3:1: time.use: a whole number is wanted",
+		some + "poll = { min = \"2h\", max = \"1h\" }":         "a.toml:3:10: time.poll.min: 2h0m0s is above time.poll.max, 1h0m0s",
+		some + "poll = \"64s\"":                                "a.toml:3:1: time.poll: a table is wanted",
+		some + "[clock]\nstep.when = \"sometimes\"":            `a.toml:4:1: clock.step.when: "sometimes" is none of ["start", "always", "never"]`,
+		some + "[clock]\nstep.threshold = 5":                   `a.toml:4:1: clock.step.threshold: a time such as "64s" is wanted`,
+		some + "[shield]\nallow = [\"tcp/70000\"]":             `a.toml:4:10: shield.allow: "tcp/70000" is no service such as tcp/22, udp/8000-8010 or tcp/443@eth0`,
+		some + "[shield]\nallow = [22]":                        "a.toml:4:1: shield.allow: a list of strings is wanted",
+		some + "[shield]\ntrusted = [\"2001:db8::1/48\"]":      `a.toml:4:12: shield.trusted: "2001:db8::1/48" has bits beyond its length: 2001:db8::/48 is meant?`,
+		some + "[shield]\npreset = \"firewall\"":               `a.toml:4:1: shield.preset: "firewall" is none of ["companion", "lockdown", "observe", "router", "server", "workstation"]`,
+		some + "[shield]\npreset = \"companion\"":              `a.toml:4:1: shield.preset: "companion" is for hosts without this daemon: ntpveil-companion.service loads it`,
+		some + "nts = [\"nts.example\", \"nts.example:4460\"]": `a.toml:3:23: time.nts: "nts.example:4460" stands twice`,
+		some + "nts = [\"nts.example:0\"]":                     `a.toml:3:8: time.nts: "nts.example:0": the port is not from 1 to 65535`,
+		"[time]\nnts = [\"a.example\"]\nmin_agree = 2":         "a.toml:3:1: time.min_agree: 2 can never be met, 1 servers are to be had",
+		some + "[metrics]\nlisten = \"127.0.0.1:9975\"":        `a.toml:4:1: metrics.listen: this version has no metrics: leave it at ""`,
+		some + "[ledger]\npath = \"/dev/null\"":                `a.toml:4:1: ledger.path: "/dev/null" is below /dev, where no file of ours belongs`,
+		some + "[ledger]\npath = \"ledger.db\"":                `a.toml:4:1: ledger.path: "ledger.db" is no absolute path`,
+		some + "min_agree = 2":                                 "a.toml:3:1: time.min_agree: 2 can never be met, 1 servers are to be had",
+		"[time]\npools = [\"a.example\"]\nuse = 2":             "a.toml:3:1: time.use: 2 servers can never be the 3 that have to agree; time.min_agree = 2 permits fewer",
+		some + "use = 1\nuse = 2":                              "a.toml:4:1: time.use stands twice",
+		some + "[[clock]]":                                     "a.toml:3:3: clock: a list of tables has no meaning here",
+		some + "[address]\n[address]":                          "a.toml:4:2: [address] stands twice",
+		"[time]\nservers = [\"no such name\"]":                 `a.toml:2:12: time.servers: "no such name" is no server such as ntp.example.net, ntp.example.net:123 or [2001:db8::1]:123`,
+		"[time]\npools = [\"a.example\"]\npoll.min = \"16s\"":  "a.toml:3:1: time.poll.min: 16s is below 1m4s, which a pool's servers are owed",
 		"": `a.toml: no server is configured, and this build has no default pool: write servers = ["ntp.example.net"], or pools = ["2.VENDOR.pool.ntp.org"] of a vendor zone that is yours, under [time]`,
 		// Every error at once: of each item, and what no key can say alone.
 		"[time]\nservers = [\"a.b\", \"no such\",\n  \"::\"]\nuse = 99\n[address]\ncontrol = 3\nmax = 2": "a.toml:2:19: time.servers: \"no such\" is no server such as ntp.example.net, ntp.example.net:123 or [2001:db8::1]:123\na.toml:3:3: time.servers: \"::\" cannot be a server\na.toml:4:1: time.use: 99 is not from 1 to 16\na.toml:6:1: address.control: 3 is above address.max, 2",

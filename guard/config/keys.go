@@ -32,8 +32,8 @@ type key struct {
 // keys is every key of the file, in the order in which they are printed.
 var keys = []key{
 	names("time.pools", func(d *draft) *[]string { d.pools = true; return &d.Pools }, pool),
-	{"time.servers", setServers, getServers},
-	notYet("time.nts", "NTS"),
+	hosts("time.servers", func(d *draft) *[]guard.Server { return &d.Servers }, ntpPort),
+	hosts("time.nts", func(d *draft) *[]guard.Server { return &d.NTS }, ntsPort),
 	enum("time.dhcp", func(d *draft) *string { d.dhcp = true; return &d.DHCP }, "join", "off"),
 	number("time.use", func(d *draft) *int { return &d.Use }, 1, 16),
 	number("time.min_agree", func(d *draft) *int { d.minAgree = true; return &d.MinAgree }, 1, 16),
@@ -237,26 +237,31 @@ func setAllow(d *draft, v *strict.Value) error {
 	})
 }
 
-func setServers(d *draft, v *strict.Value) error {
-	d.Servers = nil
-	return strict.Each(v, func(s string) error {
-		x, err := server(s)
-		if err != nil {
-			return err
-		}
-		for _, y := range d.Servers {
-			if bareName(x.Host) == bareName(y.Host) && x.Port == y.Port {
-				return fmt.Errorf("%q stands twice", s)
-			}
-		}
-		d.Servers = append(d.Servers, x)
-		return nil
-	})
+// hosts is a list of names or addresses, with or without a port.
+func hosts(name string, field func(*draft) *[]guard.Server, port uint16) key {
+	return key{name,
+		func(d *draft, v *strict.Value) error {
+			*field(d) = nil
+			return strict.Each(v, func(s string) error {
+				x, err := server(s, port)
+				if err != nil {
+					return err
+				}
+				for _, y := range *field(d) {
+					if bareName(x.Host) == bareName(y.Host) && x.Port == y.Port {
+						return fmt.Errorf("%q stands twice", s)
+					}
+				}
+				*field(d) = append(*field(d), x)
+				return nil
+			})
+		},
+		func(c *guard.Config) string { return quoteHosts(*field(&draft{Config: *c})) }}
 }
 
-func getServers(c *guard.Config) string {
+func quoteHosts(list []guard.Server) string {
 	var out []string
-	for _, s := range c.Servers {
+	for _, s := range list {
 		host := s.Host
 		if strings.Contains(host, ":") {
 			host = "[" + host + "]"

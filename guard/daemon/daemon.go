@@ -26,6 +26,7 @@ type Parts struct {
 	Addresses Addresses
 	Facts     Facts
 	Asker     Asker
+	Keyer     Keyer
 	Resolver  Resolver
 	Clock     Clock
 	Jumps     Jumps
@@ -55,6 +56,7 @@ type Daemon struct {
 	recorder *recorder
 	askJobs  *jobs
 	lookups  *jobs
+	keyings  *jobs
 	fixed    guard.Key // the last correction that was begun
 	saved    guard.Key // the last save
 	ready    bool
@@ -90,7 +92,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	group, run := errgroup.WithContext(run)
-	d.askJobs, d.lookups = newJobs(run), newJobs(run)
+	d.askJobs, d.lookups, d.keyings = newJobs(run), newJobs(run), newJobs(run)
 
 	group.Go(func() error { return d.kernel.Run(run) })
 	group.Go(func() error { return d.recorder.Run(run) })
@@ -106,6 +108,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		cancel()
 		d.askJobs.stop()
 		d.lookups.stop()
+		d.keyings.stop()
 		return err
 	})
 	err := group.Wait()
@@ -250,6 +253,11 @@ func (d *Daemon) begin(plan guard.Plan) {
 		lookups[job.Key] = func(ctx context.Context) { d.emit(d.parts.Resolver.Lookup(ctx, job)) }
 	}
 	d.lookups.match(lookups)
+	keyings := make(map[guard.Key]func(context.Context), len(plan.Keyings))
+	for _, job := range plan.Keyings {
+		keyings[job.Key] = func(ctx context.Context) { d.emit(d.parts.Keyer.Key(ctx, job)) }
+	}
+	d.keyings.match(keyings)
 }
 
 // correct makes a correction once a key. It is one system call, made here so

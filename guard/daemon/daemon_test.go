@@ -151,6 +151,14 @@ func (f fakeRest) Ask(ctx context.Context, ask guard.Ask, answered func(guard.An
 	<-ctx.Done()
 }
 
+func (f fakeRest) Key(_ context.Context, job guard.Keying) guard.Keyed {
+	_ = f.call("key")
+	if !job.Granted() {
+		_ = f.call("key without a pass")
+	}
+	return guard.Keyed{Key: job.Key, Port: 123, Keys: guard.NTSKeys{AEAD: 15, NotAfter: time.Now().Add(time.Hour)}, Cookies: []guard.Secret{guard.Secret("c00kie!")}}
+}
+
 func (f fakeRest) Lookup(_ context.Context, job guard.Lookup) guard.Resolved {
 	return guard.Resolved{Key: job.Key, Err: errors.New("no such host")}
 }
@@ -194,7 +202,7 @@ func (f *fake) now() guard.Instant {
 // gives its error.
 func run(t *testing.T, f *fake) (*Daemon, func() error) {
 	t.Helper()
-	d := New(Parts{Shield: f, Addresses: fakeAddrs{f}, Facts: fakeFacts{f}, Asker: fakeRest{f}, Resolver: fakeRest{f}, Clock: fakeRest{f}, Jumps: fakeJumps{f},
+	d := New(Parts{Shield: f, Addresses: fakeAddrs{f}, Facts: fakeFacts{f}, Asker: fakeRest{f}, Keyer: fakeRest{f}, Resolver: fakeRest{f}, Clock: fakeRest{f}, Jumps: fakeJumps{f},
 		Ledger: fakeLedger{f}, Journal: fakeRest{f}, Now: f.now, Load: func() (guard.Config, error) { return f.conf, f.confErr }, Version: "test", Build: began.AddDate(-1, 0, 0),
 		Watchdog: 30 * time.Millisecond}, f.conf)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -324,6 +332,34 @@ func TestAWatchThatFailsIsNamed(t *testing.T) {
 	await(t, f, "READY=1")
 	if err := stop(); err == nil || err.Error() != "watch clock: no timers here" {
 		t.Error(err)
+	}
+}
+
+// TestKeysBeforeTheQuery: a host of time.nts is asked when its key exchange is
+// over, each once, and neither key nor cookie is told to anybody.
+func TestKeysBeforeTheQuery(t *testing.T) {
+	f := newFake()
+	f.conf.Servers, f.conf.NTS = nil, []guard.Server{{Host: "2001:db8:101::1", Port: 4460}}
+	_, stop := run(t, f)
+	await(t, f, "STATUS=synchronised")
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	var jobs []string
+	for _, c := range f.history() {
+		if strings.HasPrefix(c, "key") || c == "ask" {
+			jobs = append(jobs, c)
+		}
+	}
+	if got := fmt.Sprint(jobs); got != "[key ask]" {
+		t.Errorf("jobs %s", got)
+	}
+	kept := false
+	for _, r := range f.records {
+		kept = kept || r.NTS != nil && len(r.NTS.Cookies) > 0
+	}
+	if text := strings.Join(f.notes, "\n"); !kept || strings.Contains(text, "c00kie!") {
+		t.Errorf("kept %t, said %s", kept, text)
 	}
 }
 

@@ -88,7 +88,7 @@ func (r *recorder) tell(records []guard.Record) {
 func (r *recorder) keep(records []guard.Record) error {
 	var kept []guard.Record
 	for _, rec := range records {
-		if rec.Exposure != nil || rec.Server != nil || rec.Pool != nil || rec.Clock != nil {
+		if rec.Kept() {
 			kept = append(kept, rec)
 		}
 	}

@@ -22,6 +22,7 @@ type Ledger struct {
 	servers   map[netip.AddrPort]guard.ServerRecord
 	pools     map[string]guard.PoolRecord
 	clock     guard.ClockRecord
+	keys      map[string]guard.NTSRecord
 	fail      map[string]error
 	told      error
 	closed    bool
@@ -36,7 +37,7 @@ func NewLedger() *Ledger {
 
 func (l *Ledger) clear() {
 	l.exposures, l.servers = map[[2]netip.Addr]guard.ExposureRecord{}, map[netip.AddrPort]guard.ServerRecord{}
-	l.pools, l.clock = map[string]guard.PoolRecord{}, guard.ClockRecord{}
+	l.pools, l.clock, l.keys = map[string]guard.PoolRecord{}, guard.ClockRecord{}, map[string]guard.NTSRecord{}
 }
 
 // Fail makes a stage (Load or Write) fail until it is told nil.
@@ -99,6 +100,7 @@ func (l *Ledger) snapshot() guard.Snapshot {
 		}),
 		Pools: slices.SortedFunc(maps.Values(l.pools), func(a, b guard.PoolRecord) int { return cmp.Compare(a.Name, b.Name) }),
 		Clock: l.clock,
+		NTS:   slices.SortedFunc(maps.Values(l.keys), func(a, b guard.NTSRecord) int { return cmp.Compare(a.Name, b.Name) }),
 	}
 	return s
 }
@@ -111,7 +113,7 @@ func (l *Ledger) Write(records []guard.Record) error {
 		return err
 	}
 	for _, r := range records {
-		if r.Exposure != nil && !r.Exposure.Addr.IsValid() || r.Server != nil && !r.Server.Addr.IsValid() || r.Pool != nil && r.Pool.Name == "" {
+		if r.Exposure != nil && !r.Exposure.Addr.IsValid() || r.Server != nil && !r.Server.Addr.IsValid() || r.Pool != nil && r.Pool.Name == "" || r.NTS != nil && r.NTS.Name == "" {
 			return errors.New("write ledger: a record without a name")
 		}
 	}
@@ -134,6 +136,9 @@ func (l *Ledger) keep(r guard.Record) {
 	if r.Clock != nil {
 		l.clock = *r.Clock
 	}
+	if r.NTS != nil {
+		l.keys[r.NTS.Name] = *r.NTS
+	}
 }
 
 // Text prints what is kept, a line a row.
@@ -154,6 +159,9 @@ func (l *Ledger) Text() string {
 	}
 	for _, x := range s.Pools {
 		fmt.Fprintf(&out, "pool %s\n", x.Name)
+	}
+	for _, x := range s.NTS {
+		fmt.Fprintf(&out, "keys of %s for %s, %d cookies\n", x.Name, x.Server, len(x.Cookies))
 	}
 	if s.Clock != (guard.ClockRecord{}) {
 		fmt.Fprintf(&out, "clock forward=%s backward=%s\n", s.Clock.Forward, s.Clock.Backward)

@@ -25,6 +25,7 @@ exposure 2001:db8:1::b on eth0 to 2001:db8:6::1, throw-away
 server 198.51.100.1:123 of "2.pool.example" chosen=true tokens=2.50 rate=3
 server [2001:db8:5::1]:123 of "2.pool.example" chosen=false tokens=2.50 rate=3
 pool 2.pool.example
+keys of nts.example:4460 for [2001:db8:5::1]:123, 2 cookies
 clock forward=1s backward=1ms
 `
 	if got := l.Text(); got != want {

@@ -55,6 +55,11 @@ func ledgerFull() guard.Snapshot {
 		Servers: []guard.ServerRecord{ledgerServer("198.51.100.1:123", true, ledgerNow), ledgerServer("[2001:db8:5::1]:123", false, ledgerNow)},
 		Pools:   []guard.PoolRecord{{Name: "2.pool.example", Resolved: ledgerNow}},
 		Clock:   guard.ClockRecord{BootID: "boot", Forward: time.Second, Backward: time.Millisecond, CorrectedAt: ledgerNow},
+		NTS: []guard.NTSRecord{{
+			Name: "nts.example:4460", Server: netip.MustParseAddrPort("[2001:db8:5::1]:123"), At: netip.MustParseAddrPort("[2001:db8:5::1]:4460"),
+			Keys:    guard.NTSKeys{AEAD: 15, ToServer: guard.Secret("to"), ToClient: guard.Secret("fro"), NotBefore: ledgerNow, NotAfter: ledgerNow.Add(time.Hour)},
+			Cookies: []guard.Secret{guard.Secret("one"), guard.Secret("two")}, Used: []uint64{1 << 63, 2}, Made: ledgerNow, Place: "here",
+		}},
 	}
 }
 
@@ -69,6 +74,9 @@ func ledgerRecords(s guard.Snapshot) []guard.Record {
 	}
 	for i := range s.Pools {
 		out = append(out, guard.Record{Kind: guard.KindPool, At: ledgerNow, Pool: &s.Pools[i]})
+	}
+	for i := range s.NTS {
+		out = append(out, guard.Record{Kind: guard.KindKeys, At: ledgerNow, NTS: &s.NTS[i]})
 	}
 	return append(out, guard.Record{Kind: guard.KindClock, At: ledgerNow, Clock: &s.Clock})
 }

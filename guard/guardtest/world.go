@@ -50,6 +50,9 @@ type World struct {
 
 	asks    map[guard.Key]*talk
 	lookups map[guard.Key]bool
+	keyings map[guard.Key]bool
+	cookies map[string]*cookie // every one that was ever given
+	given   int
 	gone    map[guard.Key]bool // keys that left the plan of this life
 	fixes   map[guard.Key]bool
 	saving  bool
@@ -103,6 +106,7 @@ func NewWorld(seed uint64) *World {
 	w := newWorld(seed)
 	w.offset = time.Duration(w.rng.Int64N(int64(400*time.Second))) - 200*time.Second
 	w.net.misbehave(w.rng)
+	w.misbehaveNTS()
 	w.conf = w.randomConfig()
 	w.start()
 	w.mischief()
@@ -117,6 +121,7 @@ func newWorld(seed uint64) *World {
 		now: guard.Instant{Mono: time.Hour, Boot: time.Hour, Wall: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)},
 	}
 	w.kernel = truth{exposed: map[netip.Addr]time.Duration{}, tuples: map[rules.Solicited]time.Duration{}, hoods: map[netip.Prefix]time.Duration{}, addrs: map[netip.Addr]*liveAddr{}}
+	w.cookies = map[string]*cookie{}
 	w.judge.lastAsk = map[netip.Prefix][]time.Duration{}
 	w.disk.Clock.BootID = bootID // not the first run of this boot
 	w.net.build()
@@ -179,6 +184,7 @@ func (w *World) start() {
 		seed[i] = byte(w.rng.Uint32())
 	}
 	w.guard = guard.New(seed, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	w.keyings = map[guard.Key]bool{}
 	w.asks, w.lookups, w.gone, w.fixes = map[guard.Key]*talk{}, map[guard.Key]bool{}, map[guard.Key]bool{}, map[guard.Key]bool{}
 	w.replies = map[guard.Key]bool{}
 	w.pending, w.wish, w.working, w.again, w.saving = nil, guard.Kernel{}, false, false, false
@@ -199,7 +205,7 @@ func (w *World) start() {
 
 func (w *World) copyDisk() guard.Snapshot {
 	return guard.Snapshot{Exposures: slices.Clone(w.disk.Exposures), Servers: slices.Clone(w.disk.Servers),
-		Pools: slices.Clone(w.disk.Pools), Clock: w.disk.Clock}
+		Pools: slices.Clone(w.disk.Pools), Clock: w.disk.Clock, NTS: slices.Clone(w.disk.NTS)}
 }
 
 // step gives the core an event and judges and carries out its plan.
@@ -238,6 +244,7 @@ func (w *World) carryOut(p guard.Plan) {
 	w.doKernel(p.Kernel)
 	w.doAsks(p.Asks)
 	w.doLookups(p.Lookups)
+	w.doKeyings(p.Keyings)
 	w.doRecords(p.Records)
 	w.doFix(p.Fix)
 	w.doSave(p.Save)
@@ -322,7 +329,7 @@ func (w *World) doLookups(lookups []guard.Lookup) {
 		}
 		w.in(w.soon(3*time.Second), w.life, func() {
 			if w.lookups[l.Key] {
-				w.step(guard.Resolved{Key: l.Key, Addrs: w.net.resolve(w), Err: w.net.lookupError(w)})
+				w.step(guard.Resolved{Key: l.Key, Addrs: w.net.resolve(w, l.Name), Err: w.net.lookupError(w)})
 			}
 		})
 	}
@@ -346,6 +353,9 @@ func (w *World) doRecords(records []guard.Record) {
 	w.in(w.soon(30*time.Millisecond), w.life, func() {
 		batch := w.pending
 		w.pending = nil
+		if !w.quiet && w.chance(0.2) { // the rest comes later
+			batch = batch[:1+w.rng.IntN(len(batch))]
+		}
 		upto := batch[len(batch)-1].Key
 		if w.diskBad {
 			w.step(guard.Recorded{Upto: upto, Err: fmt.Errorf("no space left")})
@@ -366,6 +376,8 @@ func (w *World) keep(r guard.Record) {
 		w.disk.Servers = replace(w.disk.Servers, *r.Server, func(a, b guard.ServerRecord) bool { return a.Addr == b.Addr })
 	case r.Pool != nil:
 		w.disk.Pools = replace(w.disk.Pools, *r.Pool, func(a, b guard.PoolRecord) bool { return a.Name == b.Name })
+	case r.NTS != nil:
+		w.disk.NTS = replace(w.disk.NTS, *r.NTS, func(a, b guard.NTSRecord) bool { return a.Name == b.Name })
 	case r.Clock != nil:
 		w.disk.Clock = *r.Clock
 	}

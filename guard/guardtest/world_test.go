@@ -18,16 +18,17 @@ func TestWorld(t *testing.T) {
 		runWorld(t, *seed)
 		return
 	}
-	asks, fixes, n := 0, 0, *seeds
+	asks, fixes, keyings, protected, n := 0, 0, 0, 0, *seeds
 	if raced || testing.Short() {
 		n = min(n, 60)
 	}
 	for s := range uint64(n) {
 		w := runWorld(t, s+1)
 		asks, fixes = asks+w.judge.Asks, fixes+w.judge.Fixes
+		keyings, protected = keyings+w.judge.Keyings, protected+w.judge.Protected
 	}
-	t.Logf("%d worlds, %d queries, %d corrections", n, asks, fixes)
-	if asks == 0 || fixes == 0 {
+	t.Logf("%d worlds, %d queries (%d protected), %d key exchanges, %d corrections", n, asks, protected, keyings, fixes)
+	if asks == 0 || fixes == 0 || keyings == 0 || protected == 0 {
 		t.Fatal("the worlds stood still")
 	}
 }

@@ -34,7 +34,9 @@ type judge struct {
 	lastAsk map[netip.Prefix][]time.Duration // asks that left, by /64, in all lives
 	Asks    int
 	Fixes   int
-	Covered int // asks that were covered by the truth at once
+
+	Keyings, Protected int
+	Covered            int // asks that were covered by the truth at once
 }
 
 func (j *judge) fail(format string, args ...any) {
@@ -103,6 +105,12 @@ func (w *World) judgeKeys(p guard.Plan) {
 	for _, l := range p.Lookups {
 		now[l.Key] = true
 	}
+	for _, k := range p.Keyings {
+		now[k.Key] = true
+		if !k.Granted() {
+			w.judge.fail("key exchange %d has no pass", k.Key)
+		}
+	}
 	for k := range now {
 		if w.gone[k] {
 			w.judge.fail("key %d returned", k)
@@ -114,6 +122,11 @@ func (w *World) judgeKeys(p guard.Plan) {
 		}
 	}
 	for k := range w.lookups {
+		if !now[k] {
+			w.gone[k] = true
+		}
+	}
+	for k := range w.keyings {
 		if !now[k] {
 			w.gone[k] = true
 		}
@@ -223,20 +236,9 @@ func (w *World) judgeAddress(a guard.Addr) {
 func (w *World) judgeAsk(a guard.Ask) {
 	j := &w.judge
 	j.Asks++
-	t := w.kernel
-	stable := a.From.Addr() == w.stable6() || a.From.Addr() == stable4
-	covered := t.tuples[rules.Solicited{Server: a.To, Our: a.From}] >= a.By
-	if !stable {
-		covered = covered && t.exposed[a.From.Addr()] >= a.By && t.addrs[a.From.Addr()] != nil
-	}
-	if covered {
-		j.Covered++
-	}
-	chosen := stable && w.conf.IfImpossible == "ask-stable" && j.trouble > 0
-	if !covered && !chosen && !j.flushed && !j.vanished && w.stands(a.From.Addr()) {
-		j.fail("ask %d from %s to %s left before its rules were in force", a.Key, a.From, a.To)
-	}
-	j.flushed, j.vanished = false, false
+	stable := !w.throwAway(a.From.Addr())
+	w.judgeCovered(fmt.Sprintf("ask %d from %s to %s", a.Key, a.From, a.To), a.From, a.By, rules.Solicited{Server: a.To, Our: a.From})
+	w.judgeProtected(a)
 	if w.conf.Rotate == "query" && !stable && slices.ContainsFunc(w.disk.Exposures, func(r guard.ExposureRecord) bool {
 		return r.Addr == a.From.Addr() && r.Server != a.To.Addr()
 	}) {
@@ -251,6 +253,26 @@ func (w *World) judgeAsk(a guard.Ask) {
 	}
 	w.judgeRate(a.To.Addr())
 }
+
+// judgeCovered: the rules of an exchange are in force when it leaves.
+func (w *World) judgeCovered(what string, from netip.AddrPort, by time.Duration, tuple rules.Solicited) {
+	j, t := &w.judge, w.kernel
+	stable := !w.throwAway(from.Addr())
+	covered := t.tuples[tuple] >= by
+	if !stable {
+		covered = covered && t.exposed[from.Addr()] >= by && t.addrs[from.Addr()] != nil
+	}
+	if covered {
+		j.Covered++
+	}
+	chosen := stable && w.conf.IfImpossible == "ask-stable" && j.trouble > 0
+	if !covered && !chosen && !j.flushed && !j.vanished && w.stands(from.Addr()) {
+		j.fail("%s left before its rules were in force", what)
+	}
+	j.flushed, j.vanished = false, false
+}
+
+func (w *World) throwAway(a netip.Addr) bool { return a != stable4 && a != w.stable6() }
 
 func (w *World) stands(a netip.Addr) bool {
 	return a == stable4 || a == w.stable6() || w.kernel.addrs[a] != nil

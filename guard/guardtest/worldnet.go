@@ -23,6 +23,7 @@ type network struct {
 	names   bool    // it names a time server
 	clashes float64 // how often a drawn address is taken
 	pool    []peer
+	nts     []ntsHost
 }
 
 // peer is one server: how it behaves.
@@ -49,6 +50,7 @@ func (n *network) build() {
 		n.pool = append(n.pool, peer{addr: a})
 	}
 	n.pool = append(n.pool, peer{addr: networks})
+	n.buildNTS()
 }
 
 // misbehave makes addresses clash and at most one server of any four bad.
@@ -70,7 +72,10 @@ func (n *network) misbehave(rng *rand.Rand) {
 	}
 }
 
-func (n *network) resolve(w *World) []netip.Addr {
+func (n *network) resolve(w *World, name string) []netip.Addr {
+	if addrs, known := n.resolveNTS(name); known {
+		return addrs
+	}
 	var out []netip.Addr
 	for _, p := range n.pool {
 		if p.addr != networks && (w.quiet || w.chance(0.6)) {
@@ -93,6 +98,9 @@ func (n *network) lookupError(*World) error {
 
 // answer decides what becomes of an ask: after how long, and with what.
 func (n *network) answer(w *World, a guard.Ask) (time.Duration, func() guard.Answered) {
+	if h := n.ntsServer(a.To.Addr()); h != nil {
+		return w.answerNTS(a, h)
+	}
 	lost := func() guard.Answered { return guard.Answered{Err: errors.New("no answer")} }
 	i := slices.IndexFunc(n.pool, func(p peer) bool { return p.addr == a.To.Addr() })
 	if i < 0 || !n.up || n.pool[i].silent || n.deaf6 && a.To.Addr().Is6() || !w.quiet && w.chance(0.02) {
@@ -161,6 +169,18 @@ func (w *World) randomConfig() guard.Config {
 	c.DHCP = []string{"join", "off"}[w.rng.IntN(2)]
 	if w.chance(0.1) {
 		c.Shield = rules.Observe
+	}
+	switch w.rng.IntN(5) {
+	case 0: // NTS alone
+		c.Pools = nil
+		fallthrough
+	case 1: // and beside a pool
+		for _, h := range w.net.nts[:2+w.rng.IntN(3)] {
+			c.NTS = append(c.NTS, guard.Server{Host: h.name, Port: 4460})
+		}
+	}
+	if c.Pools == nil {
+		c.MinAgree = min(c.MinAgree, len(c.NTS))
 	}
 	return c
 }
@@ -308,7 +328,7 @@ func (w *World) disarm() { w.order1("disarm", w.soon(time.Hour)) }
 func (w *World) kill() {
 	w.logf("mischief: kill -9")
 	w.life++
-	w.working = false
+	w.working, w.done = false, true // whatever happens until the next start, nobody is there to see it
 	w.startIn(w.soon(30 * time.Second))
 }
 

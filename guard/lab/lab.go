@@ -16,6 +16,9 @@ type Options struct {
 	Servers int  // pool servers besides the harvester
 	Radvd   bool // a real radvd advertises, not our own advertiser
 	Chronyd bool // the pool servers (not the harvester) are real chronyds; they tell and obey nothing
+	// NTS makes these chronyds NTS servers too: it issues their certificates, in PEM
+	// (Authority.Issue; the program, whose demo builds labs, is to have none of it).
+	NTS func(Certificate) (cert, key []byte, err error)
 }
 
 // Lab is a network of namespaces. Its methods, and those of its nodes, may be
@@ -77,7 +80,7 @@ func (l *Lab) populate(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	for i := 1; i <= o.Servers; i++ {
-		if err = l.server(ctx, i, o.Chronyd); err != nil {
+		if err = l.server(ctx, i, o); err != nil {
 			return err
 		}
 	}
@@ -89,7 +92,7 @@ func (l *Lab) populate(ctx context.Context, o Options) (err error) {
 }
 
 // server builds the pool server with this number and puts it into the pool.
-func (l *Lab) server(ctx context.Context, i int, chronyd bool) error {
+func (l *Lab) server(ctx context.Context, i int, o Options) error {
 	n, err := l.static(fmt.Sprintf("s%d", i), serverPlace(i))
 	if err != nil {
 		return err
@@ -98,10 +101,14 @@ func (l *Lab) server(ctx context.Context, i int, chronyd bool) error {
 	l.Servers = append(l.Servers, s)
 	l.DNS.Set(n.Name+".pool.example", n.Addr6, n.Addr4)
 	l.DNS.Set(Pool, l.poolAddrs()...)
-	if !chronyd {
-		return s.serve()
+	switch {
+	case o.NTS != nil:
+		_, err = n.chronydNTS(ctx, n.Name+".pool.example", o)
+	case o.Chronyd:
+		_, err = n.Chronyd(ctx)
+	default:
+		err = s.serve()
 	}
-	_, err = n.Chronyd(ctx)
 	return err
 }
 

@@ -28,6 +28,24 @@ func (n *Node) Chronyd(ctx context.Context, lines ...string) (*Cmd, error) {
 	return c, c.until(ctx, func(ctx context.Context) bool { return n.asks(ctx, netip.AddrPortFrom(n.Addr6, 123)) })
 }
 
+// chronydNTS runs a real chronyd that is an NTS server of a name.
+func (n *Node) chronydNTS(ctx context.Context, name string, o Options) (*Cmd, error) {
+	dir, err := n.lab.tempDir()
+	if err != nil {
+		return nil, err
+	}
+	cert, key, err := o.NTS(Certificate{Names: []string{name}})
+	if err != nil {
+		return nil, err
+	}
+	for file, text := range map[string][]byte{"cert": cert, "key": key} {
+		if err := os.WriteFile(filepath.Join(dir, file), text, 0o600); err != nil {
+			return nil, fmt.Errorf("configure chronyd: %w", err)
+		}
+	}
+	return n.Chronyd(ctx, "ntsservercert "+dir+"/cert", "ntsserverkey "+dir+"/key", "ntsdumpdir "+dir)
+}
+
 // radvd runs a real radvd for one link of the router. It advertises at once.
 func (n *Node) radvd(ctx context.Context, on *Link, what Advertisement) error {
 	dir, err := n.lab.tempDir()

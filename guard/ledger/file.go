@@ -15,6 +15,9 @@ import (
 
 const schema = 1
 
+// ownerOnly is the mode of the file: keys and cookies are in it.
+const ownerOnly = 0o600
+
 // locate follows symbolic links, so that what is renamed is the file and not the
 // link, and makes the directory where there is none.
 func locate(path string) (string, error) {
@@ -100,7 +103,13 @@ func existing(path string) (s *store, damage, err error) {
 	if damage := check(f, info.Size()); damage != nil {
 		return nil, damage, f.Close()
 	}
-	return open(f, info.ModTime(), func(db *bolt.DB) error { return db.View(known) })
+	if info.Mode().Perm()&^ownerOnly != 0 {
+		if err := f.Chmod(ownerOnly); err != nil {
+			f.Close()
+			return nil, nil, err
+		}
+	}
+	return open(f, info.ModTime(), func(db *bolt.DB) error { return recognise(db) })
 }
 
 // open has bbolt take a file over that was checked and locked.
@@ -112,7 +121,7 @@ func open(f *os.File, written time.Time, first func(*bolt.DB) error) (s *store, 
 			s, damage, err = nil, fmt.Errorf("%v", p), nil
 		}
 	}()
-	db, err := bolt.Open(f.Name(), 0o600, &bolt.Options{
+	db, err := bolt.Open(f.Name(), ownerOnly, &bolt.Options{
 		FreelistType: bolt.FreelistMapType,
 		Timeout:      time.Second, // it is locked already
 		OpenFile:     func(string, int, os.FileMode) (*os.File, error) { return f, nil },
@@ -141,9 +150,29 @@ var (
 	errIrregular = errors.New("it is not a regular file")
 )
 
+// recognise looks whether a file is a ledger of ours, and adds what its first
+// version had not.
+func recognise(db *bolt.DB) error {
+	lacks := false
+	err := db.View(func(tx *bolt.Tx) error {
+		lacks = tx.Bucket([]byte(keys)) == nil
+		return known(tx)
+	})
+	if err != nil || !lacks {
+		return err
+	}
+	return db.Update(func(tx *bolt.Tx) error {
+		_, err := tx.CreateBucket([]byte(keys))
+		return err
+	})
+}
+
 // known checks the schema of an existing ledger.
 func known(tx *bolt.Tx) error {
 	for _, b := range buckets {
+		if b == keys {
+			continue
+		}
 		if tx.Bucket([]byte(b)) == nil {
 			return fmt.Errorf("%w: it has no bucket %q", errForeign, b)
 		}
@@ -164,7 +193,7 @@ func begin(path string, dir *os.File) (*store, error) {
 	if err := os.Remove(draft); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	f, err := os.OpenFile(draft, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(draft, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, ownerOnly)
 	if err != nil {
 		return nil, err
 	}

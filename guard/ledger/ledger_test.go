@@ -119,6 +119,26 @@ func TestModes(t *testing.T) {
 	}
 }
 
+// TestALedgerOfTheFirstVersion had no keys in it, and may have been opened to
+// others since: it is taken over with all that it has, and closed to them.
+func TestALedgerOfTheFirstVersion(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	l := open1(t, path)
+	do(t, l.Write(exposuresOf(0, 3)))
+	do(t, l.store.db.Update(func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte(keys)) }))
+	do(t, l.Close())
+	do(t, os.Chmod(path, 0o644))
+	l = open1(t, path)
+	do(t, l.Write([]guard.Record{{Kind: guard.KindKeys, At: at, NTS: &guard.NTSRecord{Name: "nts.example:4460", Cookies: []guard.Secret{guard.Secret("c")}}}}))
+	s, err := l.Load()
+	if err != nil || len(s.Exposures) != 3 || len(s.NTS) != 1 || string(s.NTS[0].Cookies[0]) != "c" || len(kept(t, path)) != 0 {
+		t.Errorf("loaded %+v, error %v, put aside %v", s, err, kept(t, path))
+	}
+	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, error %v", st.Mode(), err)
+	}
+}
+
 // writeUntilKilled says every number that Write returned for.
 func writeUntilKilled(path string) {
 	l, err := Open(path)

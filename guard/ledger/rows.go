@@ -21,10 +21,11 @@ const (
 	servers   = "servers"   // under "ADDRESS:PORT"
 	pools     = "pools"     // under the name
 	clock     = "clock"     // one row, under "clock"
+	keys      = "keys"      // of NTS, under "HOST:PORT"; the first version had none
 	about     = "meta"      // the schema's version, under "schema"
 )
 
-var buckets = []string{exposures, servers, pools, clock, about}
+var buckets = []string{exposures, servers, pools, clock, about, keys}
 
 // place is where a row lies.
 type place struct{ bucket, key string }
@@ -51,6 +52,8 @@ func serverKey(r guard.ServerRecord) string {
 
 func poolKey(r guard.PoolRecord) string { return r.Name }
 
+func keysKey(r guard.NTSRecord) string { return r.Name }
+
 func clockKey(guard.ClockRecord) string { return "clock" }
 
 func text(a netip.Addr) string {
@@ -69,6 +72,7 @@ func rowsOf(records []guard.Record) ([]row, error) {
 		rows = add(rows, &errs, servers, r.Server, serverKey)
 		rows = add(rows, &errs, pools, r.Pool, poolKey)
 		rows = add(rows, &errs, clock, r.Clock, clockKey)
+		rows = add(rows, &errs, keys, r.NTS, keysKey)
 	}
 	return rows, errors.Join(errs...)
 }
@@ -120,6 +124,7 @@ func snapshotOf(tx *bolt.Tx) (s guard.Snapshot, skipped int) {
 	s.Exposures = all(tx, exposures, &skipped, exposureKey)
 	s.Servers = all(tx, servers, &skipped, serverKey)
 	s.Pools = all(tx, pools, &skipped, poolKey)
+	s.NTS = all(tx, keys, &skipped, keysKey)
 	for _, c := range all(tx, clock, &skipped, clockKey) {
 		s.Clock = c
 	}
@@ -154,6 +159,10 @@ var dates = map[string]func(key, value []byte) time.Time{
 	pools: func(k, v []byte) time.Time {
 		r, err := decode(k, v, poolKey)
 		return latest(err, r.Resolved)
+	},
+	keys: func(k, v []byte) time.Time {
+		r, err := decode(k, v, keysKey)
+		return latest(err, r.Made)
 	},
 }
 

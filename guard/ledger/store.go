@@ -17,7 +17,7 @@ const (
 
 // most is how many rows a bucket may hold. Above it a sixteenth more than needed
 // goes, so that not every Write has to look for the oldest.
-var most = map[string]int{exposures: 20000, servers: 4096, pools: 256}
+var most = map[string]int{exposures: 20000, servers: 4096, pools: 256, keys: 32}
 
 // put stores rows and prunes. now is the host's clock, which may be wrong.
 func (s *store) put(rows []row, now time.Time) error {
