@@ -302,7 +302,7 @@ func (w *World) exchange(x *talk) {
 		}
 		x.ended = true
 		ev.Key = x.ask.Key
-		w.judge.answered(ev)
+		w.judge.answered(ev, x.ask.To.Addr())
 		w.step(ev)
 	}
 	after, reply := w.net.answer(w, x.ask)

@@ -26,6 +26,7 @@ type judge struct {
 	from     map[netip.Addr]time.Duration // when each address was asked from first
 	reload   time.Duration                // when the configuration last changed
 	answers  int                          // good samples since the last Fix
+	others   bool                         // another than the network's server gave one in this life
 	flushed  bool
 	vanished bool
 	moved    bool
@@ -51,7 +52,7 @@ func (j *judge) newLife() {
 	if j.made == nil {
 		j.made, j.from = map[netip.Addr]bool{}, map[netip.Addr]time.Duration{}
 	}
-	j.answers = 0
+	j.answers, j.others = 0, false
 }
 
 // told notes what the core was told to stand, and what no longer does.
@@ -294,9 +295,10 @@ func (w *World) judgeRate(a netip.Addr) {
 	}
 }
 
-func (j *judge) answered(ev guard.Answered) {
+func (j *judge) answered(ev guard.Answered, from netip.Addr) {
 	if ev.Err == nil && ev.Kiss == "" {
 		j.answers++
+		j.others = j.others || from != networks
 	}
 }
 
@@ -314,7 +316,11 @@ func (w *World) judgeFix(f guard.Fix) {
 	if f.Step == 0 && f.Slew == 0 && !f.Sync { // moves nothing: the clock is not believed
 		return
 	}
-	if j.answers < w.conf.MinAgree {
+	enough := w.conf.MinAgree
+	if w.conf.DHCP == "join" && !j.others { // there is but one that the network names, and no other answers
+		enough = 1
+	}
+	if j.answers < enough {
 		j.fail("fix %d from %d samples", f.Key, j.answers)
 	}
 	j.answers = 0
