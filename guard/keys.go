@@ -259,7 +259,7 @@ func (g *Guard) keysFound(ev Resolved) bool {
 	}
 	s, r := g.servers[i], g.servers[i].nts
 	for _, a := range ev.Addrs {
-		if a = a.Unmap().WithZone(""); usable(a, g.conf.AllowPrivate, g.host.Addrs) == "" && g.routed(a) {
+		if a = a.Unmap().WithZone(""); usable(a, g.conf.AllowPrivate, g.host.Addrs) == "" && g.routed(a) && a.Is4() == r.at.Addr().Is4() {
 			r.look = 0
 			g.useKeys(s, netip.AddrPortFrom(a, r.lookPort))
 			return true
@@ -275,6 +275,10 @@ func (g *Guard) useKeys(s *server, to netip.AddrPort) {
 	r := s.nts
 	if why := usable(to.Addr(), g.conf.AllowPrivate, g.host.Addrs); why != "" {
 		g.refuseKeys(s, fmt.Sprintf("it names the server %s: %s", to.Addr(), why))
+		return
+	}
+	if to.Addr().Is4() != r.at.Addr().Is4() { // over IPv4 the stable address is seen, and cookies would tell whose the others are
+		g.refuseKeys(s, fmt.Sprintf("it names the server %s, of another address family than its own", to.Addr()))
 		return
 	}
 	for _, o := range g.chosenOnes() {

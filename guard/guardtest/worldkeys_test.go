@@ -147,6 +147,7 @@ const manyNAKs = 3 // of package guard
 func TestWhatAKeyExchangeMayName(t *testing.T) {
 	for named, want := range map[string]string{
 		"::1": "loopback address", "192.168.1.1": "private address", "nowhere.world.example": "no usable address", "2001:db8:1:1::55": "our own address",
+		"2001:db8:211::123": "of another address family",
 	} {
 		w := ntsWorld()
 		w.net.nts[3].named = named
