@@ -19,9 +19,9 @@ import (
 type Asker struct {
 	Now func() time.Duration // reads CLOCK_MONOTONIC
 	// Floor is a time that is certainly past, such as the build date; zero: none
-	// is known. A clock that stands before it does not say in which NTP era the
-	// server is (they are 136 years long, and one begins in 2036): the first one
-	// that lies behind Floor is meant.
+	// is known. A clock that stands before it, or seven decades ahead, does not say in
+	// which NTP era the server is (they are 136 years long, and one begins in 2036):
+	// the first one that lies behind Floor is meant.
 	Floor time.Time
 	// Protect prepares the protection of a query (package nts).
 	Protect func(guard.NTS) (Protection, error)

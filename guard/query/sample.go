@@ -49,10 +49,15 @@ func (a *Asker) sample(c *conn, r *ntp.Response, to netip.AddrPort) (selection.S
 
 // unfold finds the era. An offset is known modulo 136 years, and the library
 // gives the one that is nearest to the host's clock, which is right unless that
-// clock is wrong by decades.
+// clock is wrong by decades: stands before Floor, or ran ahead until the next era
+// seemed near.
 func (a *Asker) unfold(clock time.Time, offset time.Duration) time.Duration {
-	if clock.Before(a.Floor) && clock.Add(offset).Before(a.Floor) {
+	switch told := clock.Add(offset); {
+	case a.Floor.IsZero():
+	case clock.Before(a.Floor) && told.Before(a.Floor):
 		return offset + era
+	case !told.Before(a.Floor.Add(era)):
+		return offset - era
 	}
 	return offset
 }

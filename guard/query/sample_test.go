@@ -133,6 +133,8 @@ func TestEras(t *testing.T) {
 		"a dead clock, a build date":      {time.Unix(60, 0), noon.Add(20 * year), build},
 		"a dead clock, before 2036":       {time.Unix(60, 0), noon, build},
 		"a dead clock and no build date":  {time.Unix(60, 0), noon, time.Time{}},
+		"a clock that ran mad":            {noon.Add(74 * year), noon, build},
+		"a clock that ran mad, no date":   {noon.Add(74 * year), noon.Add(era), time.Time{}},
 		"a server that lives in the past": {noon, noon.Add(-30 * year), build},
 	} {
 		p := exchange(reply(nonce, tt.server, tt.server), 0)
