@@ -23,7 +23,9 @@ type Clock struct {
 }
 
 // Look is that of the adapter.
-func (m *Clock) Look() guard.ClockSeen { return guard.ClockSeen{Frequency: m.Freq, Saved: m.Saved} }
+func (m *Clock) Look() guard.ClockSeen {
+	return guard.ClockSeen{Frequency: m.Freq, Synced: m.Sync || m.Told, Saved: m.Saved}
+}
 
 // Save is that of the adapter.
 func (m *Clock) Save(s guard.Save) guard.Saved {

@@ -15,6 +15,8 @@ const (
 	maxSlew      = 500 * time.Millisecond // the kernel's MAXPHASE
 	maxFrequency = 500                    // ppm: its MAXFREQ
 	perPPM       = 1 << 16
+	nominalTick  = 10_000           // us by which the kernel makes its clock go 100 times a second
+	tickPPM      = 100              // of one more
 	maxError     = 16 * time.Second // its NTP_PHASE_LIMIT: from there on it calls itself unsynchronised
 	// rounding is what a frequency may differ by, in ppm, when it is read back: the
 	// kernel's own unit is 2^-32 ns/s.
@@ -41,17 +43,19 @@ func New(call Call, floor time.Time) *Clock { return &Clock{call: call, floor: f
 
 // Look reads the frequency and what was saved. It needs no privilege.
 func (c *Clock) Look() guard.ClockSeen {
-	freq, err := c.frequency()
+	freq, synced, err := c.found()
 	saved, epoch, before := c.Files.before()
-	return guard.ClockSeen{Frequency: freq, LocalRTC: c.Files.localRTC(), Saved: saved, Epoch: epoch, Err: errors.Join(err, before)}
+	return guard.ClockSeen{Frequency: freq, Synced: synced || c.Files.synced(), LocalRTC: c.Files.localRTC(), Saved: saved, Epoch: epoch, Err: errors.Join(err, before)}
 }
 
-func (c *Clock) frequency() (float64, error) {
+// found is by how many ppm the kernel makes its clock faster, and whether it calls it
+// synchronised. Time daemons do the former by tick as well: chronyd beyond 50 ppm.
+func (c *Clock) found() (freq float64, synced bool, err error) {
 	tx := &unix.Timex{}
 	if err := c.adjust(tx); err != nil {
-		return 0, fmt.Errorf("read clock: %w", err)
+		return 0, false, fmt.Errorf("read clock: %w", err)
 	}
-	return float64(tx.Freq) / perPPM, nil
+	return float64(tx.Freq)/perPPM + float64(tx.Tick-nominalTick)*tickPPM, tx.Status&unix.STA_UNSYNC == 0, nil
 }
 
 // Fix makes one correction: a step, or a slew in place of what is left of the
@@ -92,7 +96,7 @@ func (c *Clock) fix(fix guard.Fix, localRTC bool) error {
 
 // ours checks that nobody else steers: the frequency is as it was left.
 func (c *Clock) ours(fix guard.Fix) error {
-	found, err := c.frequency()
+	found, _, err := c.found()
 	if err != nil || fix.TakeOver || math.Abs(found-fix.Before) <= rounding {
 		return err
 	}

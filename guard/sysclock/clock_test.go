@@ -27,7 +27,7 @@ func record(at time.Time, fail error) (*Clock, *[]string) {
 	var calls []string
 	c := New(func(tx *unix.Timex) (int, error) {
 		if tx.Modes == 0 {
-			return 0, nil
+			return quiet(tx)
 		}
 		calls = append(calls, text(tx))
 		return 0, fail
@@ -39,11 +39,11 @@ func record(at time.Time, fail error) (*Clock, *[]string) {
 // text is a system call as a person reads it.
 func text(tx *unix.Timex) string {
 	s := "modes " + bits(int64(tx.Modes), map[int64]string{unix.ADJ_SETOFFSET: "setoffset", unix.ADJ_OFFSET: "offset", unix.ADJ_TIMECONST: "timeconst",
-		unix.ADJ_STATUS: "status", unix.ADJ_MAXERROR: "maxerror", unix.ADJ_ESTERROR: "esterror", unix.ADJ_FREQUENCY: "frequency", unix.ADJ_NANO: "nano"})
+		unix.ADJ_STATUS: "status", unix.ADJ_MAXERROR: "maxerror", unix.ADJ_ESTERROR: "esterror", unix.ADJ_FREQUENCY: "frequency", unix.ADJ_NANO: "nano", unix.ADJ_TICK: "tick"})
 	if tx.Modes&unix.ADJ_SETOFFSET != 0 {
 		s += fmt.Sprintf(", time %d s %d ns", tx.Time.Sec, tx.Time.Usec)
 	}
-	return s + fmt.Sprintf(", offset %d ns, frequency %d, constant %d, status %s, maxerror %d us, esterror %d us", tx.Offset, tx.Freq, tx.Constant,
+	return s + fmt.Sprintf(", offset %d ns, frequency %d, tick %d, constant %d, status %s, maxerror %d us, esterror %d us", tx.Offset, tx.Freq, tx.Tick, tx.Constant,
 		bits(int64(tx.Status), map[int64]string{unix.STA_PLL: "pll", unix.STA_FREQHOLD: "freqhold", unix.STA_INS: "ins", unix.STA_DEL: "del", unix.STA_UNSYNC: "unsync"}),
 		tx.Maxerror, tx.Esterror)
 }
@@ -73,29 +73,29 @@ func TestExactCalls(t *testing.T) {
 		want string
 	}{
 		{"step forward", may, guard.Fix{Step: 1500 * time.Millisecond, Error: time.Millisecond, Sync: true},
-			"modes offset|frequency|maxerror|esterror|status|timeconst|setoffset|nano, time 1 s 500000000 ns, offset 0 ns, frequency 0, constant 0, status pll|freqhold, maxerror 1000 us, esterror 1000 us"},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|setoffset|nano|tick, time 1 s 500000000 ns, offset 0 ns, frequency 0, tick 10000, constant 0, status pll|freqhold, maxerror 1000 us, esterror 1000 us"},
 		{"step back by less than a second", may, guard.Fix{Step: -250 * time.Millisecond, Sync: true},
-			"modes offset|frequency|maxerror|esterror|status|timeconst|setoffset|nano, time -1 s 750000000 ns, offset 0 ns, frequency 0, constant 0, status pll|freqhold, maxerror 0 us, esterror 0 us"},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|setoffset|nano|tick, time -1 s 750000000 ns, offset 0 ns, frequency 0, tick 10000, constant 0, status pll|freqhold, maxerror 0 us, esterror 0 us"},
 		{"step back by whole seconds", may, guard.Fix{Step: -2 * time.Second, Sync: true},
-			"modes offset|frequency|maxerror|esterror|status|timeconst|setoffset|nano, time -2 s 0 ns, offset 0 ns, frequency 0, constant 0, status pll|freqhold, maxerror 0 us, esterror 0 us"},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|setoffset|nano|tick, time -2 s 0 ns, offset 0 ns, frequency 0, tick 10000, constant 0, status pll|freqhold, maxerror 0 us, esterror 0 us"},
 		{"slew", may, guard.Fix{Slew: -3 * time.Millisecond, Over: 2, Error: 20 * time.Millisecond, Sync: true},
-			"modes offset|frequency|maxerror|esterror|status|timeconst|nano, offset -3000000 ns, frequency 0, constant 2, status pll|freqhold, maxerror 20000 us, esterror 20000 us"},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|nano|tick, offset -3000000 ns, frequency 0, tick 10000, constant 2, status pll|freqhold, maxerror 20000 us, esterror 20000 us"},
 		{"steer", may, guard.Fix{Slew: time.Millisecond, Frequency: -12.3456, Sync: true},
-			"modes offset|frequency|maxerror|esterror|status|timeconst|nano, offset 1000000 ns, frequency -809081, constant 0, status pll|freqhold, maxerror 0 us, esterror 0 us"},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|nano|tick, offset 1000000 ns, frequency -809081, tick 10000, constant 0, status pll|freqhold, maxerror 0 us, esterror 0 us"},
 		{"nothing to move ends an earlier slew", may, guard.Fix{Sync: true},
-			"modes offset|frequency|maxerror|esterror|status|timeconst|nano, offset 0 ns, frequency 0, constant 0, status pll|freqhold, maxerror 0 us, esterror 0 us"},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|nano|tick, offset 0 ns, frequency 0, tick 10000, constant 0, status pll|freqhold, maxerror 0 us, esterror 0 us"},
 		{"not synchronised", may, guard.Fix{Error: time.Hour},
-			"modes offset|frequency|maxerror|esterror|status|timeconst|nano, offset 0 ns, frequency 0, constant 0, status pll|unsync|freqhold, maxerror 16000000 us, esterror 16000000 us"},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|nano|tick, offset 0 ns, frequency 0, tick 10000, constant 0, status pll|unsync|freqhold, maxerror 16000000 us, esterror 16000000 us"},
 		{"a negative error", may, guard.Fix{Error: -time.Hour, Sync: true},
-			"modes offset|frequency|maxerror|esterror|status|timeconst|nano, offset 0 ns, frequency 0, constant 0, status pll|freqhold, maxerror 0 us, esterror 0 us"},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|nano|tick, offset 0 ns, frequency 0, tick 10000, constant 0, status pll|freqhold, maxerror 0 us, esterror 0 us"},
 		{"a leap second tonight", june, guard.Fix{Sync: true, Leap: 1},
-			"modes offset|frequency|maxerror|esterror|status|timeconst|nano, offset 0 ns, frequency 0, constant 0, status pll|ins|freqhold, maxerror 0 us, esterror 0 us"},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|nano|tick, offset 0 ns, frequency 0, tick 10000, constant 0, status pll|ins|freqhold, maxerror 0 us, esterror 0 us"},
 		{"one less tonight", december, guard.Fix{Sync: true, Leap: 2},
-			"modes offset|frequency|maxerror|esterror|status|timeconst|nano, offset 0 ns, frequency 0, constant 0, status pll|del|freqhold, maxerror 0 us, esterror 0 us"},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|nano|tick, offset 0 ns, frequency 0, tick 10000, constant 0, status pll|del|freqhold, maxerror 0 us, esterror 0 us"},
 		{"a leap second weeks ahead", june.Add(-time.Second), guard.Fix{Sync: true, Leap: 1},
-			"modes offset|frequency|maxerror|esterror|status|timeconst|nano, offset 0 ns, frequency 0, constant 0, status pll|freqhold, maxerror 0 us, esterror 0 us"},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|nano|tick, offset 0 ns, frequency 0, tick 10000, constant 0, status pll|freqhold, maxerror 0 us, esterror 0 us"},
 		{"a step over the midnight of a leap second", december, guard.Fix{Sync: true, Leap: 1, Step: time.Hour},
-			"modes offset|frequency|maxerror|esterror|status|timeconst|setoffset|nano, time 3600 s 0 ns, offset 0 ns, frequency 0, constant 0, status pll|freqhold, maxerror 0 us, esterror 0 us"},
+			"modes offset|frequency|maxerror|esterror|status|timeconst|setoffset|nano|tick, time 3600 s 0 ns, offset 0 ns, frequency 0, tick 10000, constant 0, status pll|freqhold, maxerror 0 us, esterror 0 us"},
 	} {
 		c, calls := record(tt.at, nil)
 		tt.fix.Key = 1
@@ -138,15 +138,34 @@ func TestAFailedCallMadeNothing(t *testing.T) {
 }
 
 func TestTheFrequencyIsTheKernels(t *testing.T) {
+	status := int32(unix.STA_UNSYNC)
 	c := New(func(tx *unix.Timex) (int, error) {
-		tx.Freq = -3 << 15
+		tx.Freq, tx.Tick, tx.Status = -3<<15, 9998, status
 		if tx.Modes != 0 {
 			t.Error("a look that sets something")
 		}
 		return 0, nil
 	}, build)
-	if seen := c.Look(); seen != (guard.ClockSeen{Frequency: -1.5}) {
+	if seen := c.Look(); seen != (guard.ClockSeen{Frequency: -201.5}) {
 		t.Errorf("%+v", seen)
+	}
+	if status = unix.STA_PLL; !c.Look().Synced {
+		t.Error("it says that it is synchronised")
+	}
+}
+
+// TestAForeignTick is a frequency that another program made.
+func TestAForeignTick(t *testing.T) {
+	calls := 0
+	c := New(func(tx *unix.Timex) (int, error) {
+		if tx.Modes != 0 {
+			calls++
+		}
+		tx.Freq, tx.Tick = 20<<16, 10001
+		return 0, nil
+	}, build)
+	if seen := c.Fix(guard.Fix{Before: 20, Slew: time.Millisecond}); seen.Err == nil || !strings.Contains(seen.Err.Error(), "+120.000 ppm") || calls != 0 {
+		t.Errorf("%+v, %d calls", seen, calls)
 	}
 }
 
@@ -160,6 +179,28 @@ func TestNarrowFieldsAreNoticed(t *testing.T) {
 func TestObserverTouchesNothing(t *testing.T) {
 	if seen := (Observer{}).Fix(guard.Fix{Key: 7, Step: time.Hour}); seen != (guard.ClockSeen{Key: 7}) {
 		t.Errorf("%+v", seen)
+	}
+}
+
+// TestNowIsOneInstant, however long the thread had to wait: else it looks as if
+// another program had set the clock, there and back.
+func TestNowIsOneInstant(t *testing.T) {
+	for stall := range 4 * 3 {
+		var now time.Duration
+		reads := 0
+		at := instant(func(clock int32) time.Duration {
+			if now++; reads == stall {
+				now += 3 * time.Second
+			}
+			reads++
+			if clock == unix.CLOCK_REALTIME {
+				return now + time.Hour
+			}
+			return now
+		})
+		if off := at.Wall.Sub(time.Unix(3600, 0)) - at.Boot; off.Abs() > time.Millisecond || (at.Boot-at.Mono).Abs() > time.Millisecond {
+			t.Errorf("a wait before reading %d: %+v", stall, at)
+		}
 	}
 }
 

@@ -35,6 +35,7 @@ func (k *kernel) adjtime(tx *unix.Timex) (int, error) {
 		k.Freq = float64(tx.Freq) / perPPM
 	}
 	put(&tx.Freq, int64(k.Freq*perPPM))
+	put(&tx.Tick, nominalTick)
 	return 0, nil
 }
 

@@ -6,6 +6,8 @@
 //     the frequency (STA_FREQHOLD). ADJ_FREQUENCY carries what was learnt of the
 //     crystal alone: a program that is killed leaves no other drift behind.
 //   - A correction is one system call: all of it happens, or none.
+//   - The frequency is all that the kernel makes its clock faster by, ADJ_TICK included,
+//     which goes back to what it is by nature.
 //   - Where the frequency is not as it was left, another program steers the clock:
 //     it is left to that one, with an error.
 //   - No step lands before the floor that the clock was made with, and no slew is

@@ -142,6 +142,20 @@ func (k realClock) frequency(t *testing.T) {
 		t.Errorf("a frequency that was not left so: %+v", seen)
 	}
 	k.must(guard.Fix{Before: 400})
+	if _, err := Kernel(&unix.Timex{Modes: unix.ADJ_TICK, Tick: nominalTick + 3}); err != nil {
+		t.Fatal(err)
+	}
+	if seen := k.Fix(guard.Fix{}); seen.Err == nil || k.Look().Frequency != 300 {
+		t.Errorf("a tick that was not left so: %+v, %+v", seen, k.Look())
+	}
+	k.must(guard.Fix{Before: 300, Sync: true})
+	if seen := k.Look(); seen.Frequency != 0 || !seen.Synced {
+		t.Errorf("the tick is not as it was: %+v", seen)
+	}
+	k.must(guard.Fix{})
+	if k.Look().Synced {
+		t.Error("not synchronised, and not said")
+	}
 }
 
 // errorGrows to where the kernel itself calls its clock unsynchronised.

@@ -37,6 +37,12 @@ func (f Files) before() (saved, epoch time.Time, err error) {
 	return saved, epoch, errors.Join(errS, errE)
 }
 
+// synced reports whether the clock was synchronised in this boot.
+func (f Files) synced() bool {
+	_, err := os.Lstat(f.Synced)
+	return f.Synced != "" && err == nil
+}
+
 func mtime(path string, stat func(string) (fs.FileInfo, error)) (time.Time, error) {
 	if path == "" {
 		return time.Time{}, nil

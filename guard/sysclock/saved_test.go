@@ -21,8 +21,11 @@ func files(t *testing.T) Files {
 		Synced: filepath.Join(dir, "synchronized"), Adjtime: filepath.Join(dir, "adjtime")}
 }
 
-// quiet is a kernel that takes everything.
-func quiet(*unix.Timex) (int, error) { return 0, nil }
+// quiet is a kernel that takes everything, and was never told to be believed.
+func quiet(tx *unix.Timex) (int, error) {
+	tx.Tick, tx.Status = nominalTick, unix.STA_UNSYNC
+	return 0, nil
+}
 
 func place(t *testing.T, path, text string, at time.Time) {
 	t.Helper()
@@ -56,8 +59,12 @@ func TestWhatWasSavedIsFound(t *testing.T) {
 	}
 	place(t, c.Files.Saved, "", may)
 	place(t, c.Files.Epoch, "", build)
-	if seen := c.Look(); !seen.Saved.Equal(may) || !seen.Epoch.Equal(build) || seen.Err != nil {
+	if seen := c.Look(); !seen.Saved.Equal(may) || !seen.Epoch.Equal(build) || seen.Synced || seen.Err != nil {
 		t.Errorf("%+v", seen)
+	}
+	place(t, c.Files.Synced, "", may)
+	if !c.Look().Synced {
+		t.Error("another time daemon synchronised it in this boot")
 	}
 }
 

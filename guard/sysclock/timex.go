@@ -35,10 +35,11 @@ func slew(tx *unix.Timex, d time.Duration, over int) {
 }
 
 // steer sets the frequency, which stays when this program is gone: it is what
-// the crystal needs.
+// the crystal needs. All of it: another program may have left some in the tick.
 func steer(tx *unix.Timex, freq float64) {
-	tx.Modes |= unix.ADJ_FREQUENCY
+	tx.Modes |= unix.ADJ_FREQUENCY | unix.ADJ_TICK
 	put(&tx.Freq, int64(math.Round(freq*perPPM)))
+	put(&tx.Tick, nominalTick)
 }
 
 // describe tells the kernel the error, whether the clock is synchronised, and a
