@@ -312,6 +312,7 @@ func (g *Guard) adopt() bool {
 	}
 	if left.Clock.BootID == g.host.BootID {
 		g.clock.forward, g.clock.backward = max(left.Clock.Forward, 0), max(left.Clock.Backward, 0)
+		g.clock.wild = left.Clock.Wild
 	}
 	g.beginSteering(left.Clock)
 	g.findDead(left.Clock)

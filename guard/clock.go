@@ -32,6 +32,9 @@ type clock struct {
 	fix         Fix
 	fixBy       time.Duration
 	fixGround   ground
+	late        Fix // one that was given up, and may have been made all the same
+	lateGround  ground
+	believed    bool // the kernel may call its clock synchronised, by our word or that of a run before
 	localRTC    bool
 	spoiled     bool          // since the correction was planned the clock was changed by another program, or slept
 	wild        bool          // the one unlimited way forward of this boot was used
@@ -64,7 +67,7 @@ func (g *Guard) correct(freq float64) {
 	switch {
 	case why != "":
 		g.unmoved("clock not corrected: ", why)
-		if !c.agreed {
+		if !c.agreed && !c.believed {
 			return
 		}
 		c.agreed, fix.Frequency, fix.Leap, c.leap = false, honest(c.frequency), 0, 0
@@ -93,7 +96,7 @@ func (g *Guard) intend(fix Fix, on ground) {
 // after which the time came from the hardware clock, it takes no notice.
 func (g *Guard) disown() {
 	c := &g.clock
-	if c.agreed && !c.pending() && !g.conf.Observe {
+	if c.believed && !c.pending() && !g.conf.Observe {
 		g.intend(Fix{Error: unsyncAt, Frequency: honest(c.frequency), Before: c.frequency}, refused)
 	}
 }
@@ -124,10 +127,13 @@ func over(slew time.Duration) (constant int) {
 // mayStep reports whether the offset is to be stepped, rather than slewed.
 func (g *Guard) mayStep() bool {
 	c := &g.clock
+	if g.orders.stepping() {
+		return c.offset.Abs() >= min(g.conf.StepThreshold, slewMost)
+	}
 	if c.offset.Abs() < g.conf.StepThreshold {
 		return false
 	}
-	return g.orders.stepping() || g.conf.StepWhen == "always" || g.conf.StepWhen == "start" && c.stepAllowed
+	return g.conf.StepWhen == "always" || g.conf.StepWhen == "start" && c.stepAllowed
 }
 
 // ground is on what ground an offset may be corrected, or why it may not.
@@ -173,18 +179,19 @@ func wording(text string) string {
 func (g *Guard) seeClock(ev ClockSeen) {
 	c := &g.clock
 	if ev.Key == 0 && !c.steer.found {
-		c.steer.found, c.frequency, c.localRTC = true, ev.Frequency, ev.LocalRTC
+		c.steer.found, c.frequency, c.believed, c.localRTC = true, ev.Frequency, ev.Synced, ev.LocalRTC
 		g.seeSaved(ev)
 		if ev.Err != nil {
 			g.note(KindNotice, fmt.Sprintf("clock: %v", ev.Err))
 		}
 		return
 	}
-	if !c.pending() || ev.Key != c.fix.Key {
-		return
-	}
 	if ev.At == (Instant{}) {
 		ev.At = g.now
+	}
+	if !c.pending() || ev.Key != c.fix.Key {
+		g.seeLate(ev)
+		return
 	}
 	fix := c.fix
 	if ev.Err != nil {
@@ -192,27 +199,52 @@ func (g *Guard) seeClock(ev ClockSeen) {
 		return
 	}
 	c.fix, c.localRTC = Fix{}, ev.LocalRTC
-	g.count(ev.Made+fix.Slew, g.beyondHonest())
-	g.steered(ev.At, fix, ev.Made)
-	if ev.Made != 0 {
-		g.recordBuckets()
-	}
+	g.made(ev, fix, c.fixGround)
 	if c.fixGround >= refused {
 		return
 	}
 	c.agreed, c.why = !c.spoiled, ""
 	g.saved.dead, g.saved.next = false, g.now.Mono
+	if c.spoiled {
+		g.endSyncs("the clock was changed as soon as it was corrected")
+		g.disown()
+	}
 	g.endSyncs("")
 	g.record(Record{Kind: KindClock, Text: corrected(fix, c.distance),
-		Clock: &ClockRecord{BootID: g.host.BootID, Forward: c.forward, Backward: c.backward, CorrectedAt: g.now.Wall.UTC(),
+		Clock: &ClockRecord{BootID: g.host.BootID, Forward: c.forward, Backward: c.backward, Wild: c.wild, CorrectedAt: g.now.Wall.UTC(),
 			Frequency: fix.Frequency, Skew: c.steer.Estimate(g.now.Mono).Skew * ppm}})
+}
+
+// seeLate believes the report of a correction that was given up. The clock is as it
+// says, and the next correction finds the frequency that it left.
+func (g *Guard) seeLate(ev ClockSeen) {
+	c := &g.clock
+	if c.late.Key == 0 || ev.Key != c.late.Key {
+		return
+	}
+	fix := c.late
+	c.late = Fix{}
+	if ev.Err == nil {
+		g.made(ev, fix, c.lateGround)
+		g.disown()
+	}
+}
+
+// made notes a correction that was made.
+func (g *Guard) made(ev ClockSeen, fix Fix, on ground) {
+	g.count(on, ev.Made+fix.Slew, g.beyondHonest())
+	g.steered(ev.At, fix, ev.Made)
+	g.clock.believed = fix.Sync
+	if ev.Made != 0 {
+		g.recordBuckets()
+	}
 }
 
 // count sums up what the clock was moved by, by a correction and before it by
 // its frequency.
-func (g *Guard) count(moves ...time.Duration) {
+func (g *Guard) count(on ground, moves ...time.Duration) {
 	c := &g.clock
-	switch c.fixGround {
+	switch on {
 	case ordered:
 		c.forward, c.backward = 0, 0
 	case deadClock:
@@ -226,9 +258,11 @@ func (g *Guard) count(moves ...time.Duration) {
 	}
 }
 
-// giveUp ends a correction that failed. A step is still owed.
+// giveUp ends a correction that failed. A step is still owed. That the kernel is
+// not to be believed is told it once.
 func (g *Guard) giveUp(why string) {
 	c := &g.clock
+	c.believed = c.believed && c.fixGround != refused
 	c.stepAllowed = c.stepAllowed || c.fix.Step != 0
 	c.fix, c.agreed, c.steer.lost = Fix{}, false, true
 	g.unmoved("clock not corrected: ", why)
@@ -259,6 +293,7 @@ func (g *Guard) advanceClock() bool {
 	if !g.due(g.clock.fixBy) {
 		return false
 	}
+	g.clock.late, g.clock.lateGround = g.clock.fix, g.clock.fixGround
 	g.giveUp(fmt.Sprintf("the correction was not made within %s", correctWithin))
 	return true
 }

@@ -23,9 +23,13 @@ func (g *Guard) configure(c Config) {
 	g.conf, g.configured = c, true
 	g.keepSources()
 	g.keepServers()
-	g.round.interval = min(max(g.round.interval, c.PollMin), c.PollMax)
+	r := &g.round
+	r.interval = min(max(r.interval, c.PollMin), c.PollMax)
 	if reload {
 		g.note(KindNotice, "configuration reloaded")
+		if !r.active && r.next > g.now.Mono+r.interval*11/10 { // by the interval that was configured before
+			r.next = g.now.Mono + g.jitter(r.interval, 0.1)
+		}
 	}
 }
 
@@ -59,7 +63,10 @@ const noNetwork = "there is no default route"
 
 func (n network) usable() bool { return n.source4.IsValid() || n.source6.IsValid() }
 
-const awake = 2 * time.Second // a suspend is longer
+const (
+	awake  = 2 * time.Second        // a suspend is longer
+	jumped = 100 * time.Millisecond // no slew parts the wall clock from boottime: what does so far is a step
+)
 
 // watchTime acts on a suspend and on a step of the wall clock by somebody else.
 func (g *Guard) watchTime(slept, stepped time.Duration) {
@@ -67,15 +74,15 @@ func (g *Guard) watchTime(slept, stepped time.Duration) {
 	case slept > awake:
 		g.note(KindNotice, fmt.Sprintf("the host slept for %s: asking for the time anew", slept.Round(time.Second)))
 		g.disown()
-	case stepped.Abs() > time.Second && !(g.clock.pending() && (stepped-g.clock.fix.Step).Abs() <= time.Second):
+	case stepped.Abs() > jumped && !(g.clock.pending() && (stepped-g.clock.fix.Step).Abs() <= jumped):
 		g.note(KindNotice, fmt.Sprintf("the clock was stepped by %s by another program: asking for the time anew", stepped.Round(time.Millisecond)))
 		g.recordBuckets()
+		g.clock.believed = g.clock.believed && g.clock.pending() // ntp_clear, in the kernel
 	default:
 		return
 	}
 	g.clock.stepAllowed, g.clock.steer.lost, g.clock.leapt = true, true, 0
-	g.clock.agreed = g.clock.agreed && g.conf.Observe
-	g.clock.spoiled = true
+	g.clock.agreed, g.clock.spoiled = false, true
 	g.startOver()
 }
 

@@ -34,7 +34,10 @@ type ideal struct {
 	dns      map[string][]netip.Addr
 	fixErr   error       // of every correction
 	clock    ClockRecord // the last one
-	holdFix  bool        // corrections are not acknowledged
+	holdFix  bool        // corrections are not made
+	lateFix  bool        // they are made, and reported by report
+	late     []ClockSeen // to be reported
+	sync     bool        // what the kernel was told last
 	addrErr  error       // of every address
 	diskErr  error
 	begun    map[Key]bool
@@ -81,7 +84,7 @@ func (w *ideal) restart() {
 // start sees the empty kernel, and lets a time pass.
 func (w *ideal) start(d time.Duration) *ideal {
 	w.step(Restored{Ledger: Snapshot{Clock: w.clock}})
-	w.step(ClockSeen{Frequency: w.freq, Saved: w.saved.Saved, Epoch: w.saved.Epoch, LocalRTC: w.saved.LocalRTC})
+	w.step(ClockSeen{Frequency: w.freq, Synced: w.sync, Saved: w.saved.Saved, Epoch: w.saved.Epoch, LocalRTC: w.saved.LocalRTC})
 	w.step(KernelSeen{})
 	w.run(d)
 	return w
@@ -117,9 +120,11 @@ func (w *ideal) pass(d time.Duration) {
 	w.truth += time.Duration((w.drift-w.freq)*1e-6*float64(d)) - seconds(slewed)
 }
 
-// stepped is what another program, or a pause, does to the clock.
+// stepped is what another program, or a pause, does to the clock. The kernel
+// believes it no longer then (ntp_clear).
 func (w *ideal) stepped(d time.Duration) {
 	w.now.Wall, w.truth = w.now.Wall.Add(d), w.truth-d
+	w.sync = w.sync && d == 0
 }
 
 // order gives an order and lets a time pass; it returns what was replied, or
@@ -154,7 +159,13 @@ func (w *ideal) next() Event {
 		w.armed = f.Leap
 		w.freq = f.Frequency
 		w.slew = servo.Slew{Phase: f.Slew.Seconds(), First: w.now.Mono + time.Second - time.Duration(w.now.Wall.Nanosecond()), Constant: f.Over}
-		return ClockSeen{Key: f.Key, Made: f.Step, Frequency: f.Frequency}
+		w.sync = f.Sync
+		seen := ClockSeen{Key: f.Key, At: w.now, Made: f.Step, Frequency: f.Frequency}
+		if w.lateFix {
+			w.late = append(w.late, seen)
+			return w.next()
+		}
+		return seen
 	}
 	if s := p.Save; s.Key != 0 && !w.begun[s.Key] && !w.holdSave {
 		w.begun[s.Key] = true

@@ -31,7 +31,9 @@ func (w *ideal) leapTo(before time.Time) {
 	by := due(w.leap)
 	kernels := due(w.armed)
 	w.truth += by
+	sync := w.sync
 	w.stepped(kernels + kernels/100_000) // the two clocks are read one after the other
+	w.sync = sync
 	if by != 0 || kernels != 0 {
 		w.leap, w.armed = 0, 0
 	}

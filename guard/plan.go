@@ -179,6 +179,7 @@ type PoolRecord struct {
 type ClockRecord struct {
 	BootID            string        `json:"boot_id"`
 	Forward, Backward time.Duration // sums of steps and slews, both positive
+	Wild              bool          `json:"wild"` // the one unlimited way forward was used
 	CorrectedAt       time.Time     `json:"corrected_at"`
 	Frequency         float64       `json:"frequency_ppm"` // that the kernel was given
 	Skew              float64       `json:"skew_ppm"`      // its standard deviation; 0: nothing was learnt

@@ -146,9 +146,10 @@ func (g *Guard) waitsForMore() bool {
 	return !g.due(g.started + g.firstWait())
 }
 
-// judgeRound judges when every exchange of a sync is over.
+// judgeRound judges when every exchange of a sync is over, and no correction is on
+// its way that the next one would not know of.
 func (g *Guard) judgeRound() bool {
-	if !g.round.active {
+	if !g.round.active || g.clock.pending() {
 		return false
 	}
 	for _, q := range g.queries {

@@ -16,6 +16,7 @@ const (
 // saved is what is known of the clock from before this boot, and what of it is
 // kept for the next.
 type saved struct {
+	alive bool      // at start the clock was synchronised in this boot already, by whomever
 	floor time.Time // certainly past: the build, or the latest that a clock of this host was saved at
 	dead  bool      // at boot the clock was before floor, and it was not corrected since
 	save  Save      // that is under way
@@ -25,7 +26,7 @@ type saved struct {
 
 // seeSaved takes what was saved before this run.
 func (g *Guard) seeSaved(ev ClockSeen) {
-	g.saved.floor = g.build
+	g.saved.floor, g.saved.alive = g.build, ev.Synced
 	for i, at := range []time.Time{ev.Saved, ev.Epoch} {
 		switch {
 		case g.incredible(at):
@@ -42,7 +43,8 @@ func (g *Guard) incredible(at time.Time) bool { return at.After(g.build.Add(cred
 // findDead says whether the clock was dead when the host booted, by what it would
 // have shown then: the service manager may have set it to the saved clock since,
 // and that goes on. A later run in the same boot takes the word of the first, for
-// what is saved by now is from this boot.
+// what is saved by now is from this boot; so may it be where another time daemon
+// synchronised it before us.
 func (g *Guard) findDead(left ClockRecord) {
 	s := &g.saved
 	s.next = g.now.Mono + saveEvery
@@ -50,8 +52,8 @@ func (g *Guard) findDead(left ClockRecord) {
 		s.dead = left.Dead
 		return
 	}
-	s.dead = g.now.Wall.Add(-g.now.Boot).Before(s.floor)
-	left.BootID, left.Forward, left.Backward, left.Dead = g.host.BootID, 0, 0, s.dead
+	s.dead = !s.alive && g.now.Wall.Add(-g.now.Boot).Before(s.floor)
+	left.BootID, left.Forward, left.Backward, left.Wild, left.Dead = g.host.BootID, 0, 0, false, s.dead
 	g.record(Record{Kind: KindClock, Clock: &left})
 }
 
@@ -65,7 +67,7 @@ func (g *Guard) revive() {
 	g.note(KindNotice, fmt.Sprintf("the clock stands at %s, before it was last saved, or this program built: setting it forward to %s",
 		g.now.Wall.UTC().Format(time.RFC3339), g.saved.floor.UTC().Format(time.RFC3339)))
 	g.saved.dead = true
-	g.intend(Fix{Step: lag, Error: unsyncAt, Frequency: c.frequency, Before: c.frequency}, revived)
+	g.intend(Fix{Step: lag, Error: unsyncAt, Frequency: settable(c.frequency), Before: c.frequency}, revived)
 }
 
 // reviving reports whether the clock still has to be set to what was saved.

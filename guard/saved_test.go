@@ -207,3 +207,15 @@ func TestLocalTimeInTheHardwareClockIsSaid(t *testing.T) {
 		t.Error("not said")
 	}
 }
+
+// TestARevivedClockMayRunMad: what another program left in the tick is more than the
+// kernel takes as a frequency.
+func TestARevivedClockMayRunMad(t *testing.T) {
+	w := newIdeal(t, nil)
+	w.saved.Saved, w.freq = w.now.Wall, 40_000
+	w.stepped(-day)
+	w.start(0)
+	if len(w.fixes) != 1 || w.fixes[0].Frequency != 500 || w.fixes[0].Before != 40_000 {
+		t.Errorf("%+v", w.fixes)
+	}
+}

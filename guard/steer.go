@@ -144,10 +144,11 @@ func (g *Guard) drifts(d time.Duration) time.Duration {
 
 // lapse ends a frequency beyond what any crystal may need that two syncs did not
 // confirm. What it moves the clock by is counted at the next correction, and there
-// may be none.
+// may be none. A sync that is under way ends first: its correction is planned upon
+// the frequency that the clock has.
 func (g *Guard) lapse() bool {
 	c := &g.clock
-	if g.conf.Observe || c.frequency == honest(c.frequency) || c.steer.Servo == nil ||
+	if g.conf.Observe || g.round.active || c.frequency == honest(c.frequency) || c.steer.Servo == nil ||
 		!g.due(max(c.steer.since, c.fixBy)+2*g.round.interval) {
 		return false
 	}
@@ -161,5 +162,9 @@ func (g *Guard) beyondHonest() time.Duration {
 	excess := g.clock.frequency - honest(g.clock.frequency)
 	return time.Duration(excess / ppm * float64(g.now.Mono-g.clock.steer.since))
 }
+
+// settable is a frequency that the kernel takes, of one that was found: another
+// program may have left more, by other means.
+func settable(freq float64) float64 { return min(max(freq, -servo.MaxFreq*ppm), servo.MaxFreq*ppm) }
 
 func honest(freq float64) float64 { return min(max(freq, -honestFreq), honestFreq) }

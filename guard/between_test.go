@@ -1,0 +1,201 @@
+package guard
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// What comes between a correction, its acknowledgement, a sync, a sleep and a restart.
+
+// report delivers what was held back of corrections that were made.
+func (w *ideal) report() {
+	late := w.late
+	w.late, w.lateFix = nil, false
+	for _, seen := range late {
+		w.step(seen)
+	}
+}
+
+// sleep suspends the host for an hour.
+func (w *ideal) sleep() {
+	w.now.Boot, w.now.Wall = w.now.Boot+time.Hour, w.now.Wall.Add(time.Hour)
+}
+
+// TestALapseDoesNotMeetASync: of two corrections that are planned one upon the
+// other the second would find the frequency of the first, take it for another
+// program's, and leave the clock alone for good.
+func TestALapseDoesNotMeetASync(t *testing.T) {
+	w := newIdeal(t, nil)
+	w.drift = 300
+	w.start(time.Hour)
+	if w.freq < 250 {
+		t.Fatalf("steered by %+.1f ppm", w.freq)
+	}
+	w.midRound()
+	w.g.clock.steer.since, w.g.clock.fixBy, w.lateFix = 0, 0, true
+	for w.step(Woke{}); w.g.round.active; {
+		w.run(time.Second / 4)
+	}
+	w.report()
+	clear(w.silent)
+	w.run(time.Hour)
+	w.wantSynced("an hour later", true)
+	if w.said("another program") {
+		t.Errorf("the journal says %q", w.notes)
+	}
+}
+
+// TestALateReportIsBelieved: a daemon that stood still for long hears of what it
+// made after it gave it up.
+func TestALateReportIsBelieved(t *testing.T) {
+	w := newIdeal(t, nil)
+	w.drift = -31
+	w.start(20 * time.Second)
+	w.lateFix = true
+	for len(w.late) == 0 {
+		w.run(time.Second / 4)
+	}
+	w.run(2 * correctWithin)
+	w.report()
+	w.run(time.Hour)
+	w.wantSynced("an hour later", true)
+	if w.said("another program") {
+		t.Errorf("the journal says %q", w.notes)
+	}
+}
+
+// TestTheKernelIsNotLeftBelieving: what an earlier run told it holds until it is told
+// otherwise, and so does what was told on the eve of a sleep.
+func TestTheKernelIsNotLeftBelieving(t *testing.T) {
+	for what, happen := range map[string]func(w *ideal){
+		"a limit, after a restart": func(w *ideal) {
+			w.truth += 5000 * time.Second
+			w.restart()
+			w.run(time.Minute)
+		},
+		"a sleep, after a restart": func(w *ideal) {
+			w.silence(true)
+			w.restart()
+			w.sleep()
+			w.step(Woke{})
+		},
+		"a sleep before the report of a correction": func(w *ideal) {
+			w.lateFix = true
+			for len(w.late) == 0 {
+				w.run(time.Second)
+			}
+			w.silence(true)
+			w.sleep()
+			w.report()
+		},
+	} {
+		w := newIdeal(t, nil)
+		w.start(10 * time.Minute)
+		if !w.sync {
+			t.Fatalf("%s: not synchronised before", what)
+		}
+		happen(w)
+		w.wantSynced(what, false)
+		if w.sync {
+			t.Errorf("%s: the kernel still calls its clock synchronised", what)
+		}
+		fixes := len(w.fixes)
+		w.run(3 * time.Minute)
+		if n := len(w.fixes) - fixes; w.fixes[len(w.fixes)-1].Sync || n > 1 {
+			t.Errorf("%s: then %+v", what, w.fixes[fixes:])
+		}
+	}
+}
+
+// TestASyncOfAnotherClock is not done: what was corrected was changed at once.
+func TestASyncOfAnotherClock(t *testing.T) {
+	w := newIdeal(t, nil)
+	w.start(10 * time.Minute)
+	if why := w.order("sync", 0); why != "none" {
+		t.Fatalf("sync: %q", why)
+	}
+	w.lateFix = true
+	for len(w.late) == 0 {
+		w.run(time.Second / 4)
+	}
+	w.silence(true)
+	w.stepped(time.Minute)
+	w.report()
+	if n := len(w.replies); n != 1 || !strings.Contains(w.replies[0].Err, "changed") {
+		t.Errorf("replied %+v", w.replies)
+	}
+}
+
+// TestASyncedClockWasNotDead: a time daemon before us saved it in this boot, which
+// does not make what the boot began with a clock that lost its time.
+func TestASyncedClockWasNotDead(t *testing.T) {
+	w := newIdeal(t, nil)
+	w.saved.Saved, w.sync = w.now.Wall.Add(-time.Minute), true
+	w.truth = 2000 * time.Second
+	w.start(10 * time.Minute)
+	w.wantSynced("beyond clock.max_change.forward", false)
+}
+
+// TestOnceABoot: a restart does not give the one unlimited way forward back.
+func TestOnceABoot(t *testing.T) {
+	w := newIdeal(t, nil)
+	w.stepped(-365 * day)
+	w.start(10 * time.Minute)
+	w.wantSynced("the first time", true)
+	w.restart()
+	w.stepped(-365 * day)
+	w.run(10 * time.Minute)
+	w.wantSynced("after a restart", false)
+}
+
+// TestAnOrderedStepIsOne, whatever else clock.step leaves to slews.
+func TestAnOrderedStepIsOne(t *testing.T) {
+	w := newIdeal(t, func(c *Config) { c.StepThreshold, c.StepWhen = day, "never" })
+	w.stepped(-5000 * time.Second)
+	w.start(10 * time.Minute)
+	if why := w.order("step", time.Minute); why != "" {
+		t.Errorf("step: %q", why)
+	}
+	w.wantSynced("permitted", true)
+}
+
+// TestAShorterPollHoldsAtOnce, and not after the interval that was configured before.
+func TestAShorterPollHoldsAtOnce(t *testing.T) {
+	w := newIdeal(t, func(c *Config) { c.PollMin, c.PollMax = 10*time.Hour, 10*time.Hour })
+	w.start(time.Hour)
+	c, asked := w.g.conf, w.asked[liar]
+	c.PollMin, c.PollMax = 64*time.Second, 2048*time.Second
+	w.step(Configured{c})
+	w.run(c.PollMax * 12 / 10)
+	if w.asked[liar] == asked {
+		t.Errorf("the next sync comes in %s", w.g.round.next-w.now.Mono)
+	}
+}
+
+// TestASmallJumpIsNoticedAtOnce: half a second is enough for what depends on the time.
+func TestASmallJumpIsNoticedAtOnce(t *testing.T) {
+	for _, by := range []time.Duration{700 * time.Millisecond, -150 * time.Millisecond} {
+		w := newIdeal(t, nil)
+		w.start(10 * time.Hour)
+		asked := w.asked[liar]
+		w.stepped(by)
+		w.step(Woke{})
+		w.wantSynced("after a step", false)
+		w.run(10 * time.Second)
+		w.wantSynced("asked anew", true)
+		if w.asked[liar] == asked || w.truth.Abs() > 200*time.Millisecond {
+			t.Errorf("stepped by %s: asked %d times, behind by %s", by, w.asked[liar]-asked, w.truth)
+		}
+	}
+}
+
+// TestAnObservedSleep: nobody knows what the clock is after it.
+func TestAnObservedSleep(t *testing.T) {
+	w := newIdeal(t, func(c *Config) { c.Observe = true })
+	w.start(10 * time.Minute)
+	w.silence(true)
+	w.sleep()
+	w.step(Woke{})
+	w.wantSynced("after a sleep, without an answer", false)
+}
