@@ -199,3 +199,26 @@ func TestAnObservedSleep(t *testing.T) {
 	w.step(Woke{})
 	w.wantSynced("after a sleep, without an answer", false)
 }
+
+// TestAJumpEndsASlew, in the kernel, and in what we think that it still does.
+func TestAJumpEndsASlew(t *testing.T) {
+	w := newIdeal(t, nil)
+	w.start(2 * time.Hour)
+	w.truth += 450 * time.Millisecond
+	for n := len(w.fixes); len(w.fixes) == n; {
+		w.run(time.Second)
+	}
+	w.run(2 * time.Second)
+	w.stepped(300 * time.Millisecond)
+	w.step(Woke{})
+	if off := w.g.Status(w.now).Clock.Offset - w.truth.Seconds(); off > 1e-3 || off < -1e-3 {
+		t.Errorf("status: off by %+.6f s", off)
+	}
+	for n := len(w.fixes); len(w.fixes) == n; {
+		w.run(time.Second / 10)
+	}
+	last := w.fixes[len(w.fixes)-1]
+	if off := last.Slew + last.Step - w.truth; off.Abs() > time.Millisecond {
+		t.Errorf("then corrected by %s, %s wrong", last.Slew+last.Step, off)
+	}
+}

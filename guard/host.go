@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"ntpveil/guard/servo"
 )
 
 // network is the part of the host's facts whose change means that another
@@ -64,8 +66,8 @@ const noNetwork = "there is no default route"
 func (n network) usable() bool { return n.source4.IsValid() || n.source6.IsValid() }
 
 const (
-	awake  = 2 * time.Second        // a suspend is longer
-	jumped = 100 * time.Millisecond // no slew parts the wall clock from boottime: what does so far is a step
+	awake = 2 * time.Second        // a suspend is longer
+	jump  = 100 * time.Millisecond // no slew parts the wall clock from boottime: what does so far is a step
 )
 
 // watchTime acts on a suspend and on a step of the wall clock by somebody else.
@@ -74,16 +76,29 @@ func (g *Guard) watchTime(slept, stepped time.Duration) {
 	case slept > awake:
 		g.note(KindNotice, fmt.Sprintf("the host slept for %s: asking for the time anew", slept.Round(time.Second)))
 		g.disown()
-	case stepped.Abs() > jumped && !(g.clock.pending() && (stepped-g.clock.fix.Step).Abs() <= jumped):
+	case stepped.Abs() > jump && !(g.clock.pending() && (stepped-g.clock.fix.Step).Abs() <= jump):
 		g.note(KindNotice, fmt.Sprintf("the clock was stepped by %s by another program: asking for the time anew", stepped.Round(time.Millisecond)))
 		g.recordBuckets()
-		g.clock.believed = g.clock.believed && g.clock.pending() // ntp_clear, in the kernel
+		g.jumped(stepped)
 	default:
 		return
 	}
 	g.clock.stepAllowed, g.clock.steer.lost, g.clock.leapt = true, true, 0
 	g.clock.agreed, g.clock.spoiled = false, true
 	g.startOver()
+}
+
+// jumped notes what the kernel does where another program steps its clock
+// (ntp_clear): it ends a slew, and calls its clock not synchronised. Of one that is
+// stepped while a correction is on its way nobody knows which was first.
+func (g *Guard) jumped(by time.Duration) {
+	c := &g.clock
+	if g.conf.Observe || c.pending() || c.steer.Servo == nil {
+		return
+	}
+	c.believed = false
+	c.steer.Step(by)
+	c.steer.Steer(g.now.Mono, servo.Slew{}, c.frequency/ppm)
 }
 
 // own reports whether an address is the host's, throw-aways included.

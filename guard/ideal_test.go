@@ -120,11 +120,13 @@ func (w *ideal) pass(d time.Duration) {
 	w.truth += time.Duration((w.drift-w.freq)*1e-6*float64(d)) - seconds(slewed)
 }
 
-// stepped is what another program, or a pause, does to the clock. The kernel
-// believes it no longer then (ntp_clear).
+// stepped is what another program does to the clock. The kernel believes it no
+// longer then, and ends a slew (ntp_clear).
 func (w *ideal) stepped(d time.Duration) {
 	w.now.Wall, w.truth = w.now.Wall.Add(d), w.truth-d
-	w.sync = w.sync && d == 0
+	if d != 0 {
+		w.sync, w.slew = false, servo.Slew{}
+	}
 }
 
 // order gives an order and lets a time pass; it returns what was replied, or

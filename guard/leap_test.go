@@ -31,9 +31,9 @@ func (w *ideal) leapTo(before time.Time) {
 	by := due(w.leap)
 	kernels := due(w.armed)
 	w.truth += by
-	sync := w.sync
+	sync, slew := w.sync, w.slew
 	w.stepped(kernels + kernels/100_000) // the two clocks are read one after the other
-	w.sync = sync
+	w.sync, w.slew = sync, slew
 	if by != 0 || kernels != 0 {
 		w.leap, w.armed = 0, 0
 	}
