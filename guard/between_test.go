@@ -222,3 +222,19 @@ func TestAJumpEndsASlew(t *testing.T) {
 		t.Errorf("then corrected by %s, %s wrong", last.Slew+last.Step, off)
 	}
 }
+
+// TestASyncThatCannotBeAnyMore is ended: the host woke up without a network, say.
+func TestASyncThatCannotBeAnyMore(t *testing.T) {
+	w := newIdeal(t, nil)
+	w.start(10 * time.Minute)
+	w.silence(true)
+	if why := w.order("sync", 0); why != "none" {
+		t.Fatalf("sync: %q", why)
+	}
+	w.sleep()
+	w.step(HostSeen{Host{}})
+	w.run(time.Minute)
+	if n := len(w.replies); n != 1 || w.replies[0].Err != noNetwork {
+		t.Errorf("replied %+v", w.replies)
+	}
+}

@@ -90,10 +90,7 @@ func (g *Guard) orderSync(ev Ordered) {
 
 // notNow is why a sync cannot begin now, empty where it can.
 func (g *Guard) notNow() string {
-	if !g.network.usable() {
-		return noNetwork
-	}
-	if why := g.futile(); why != "" {
+	if why := g.hopeless(); why != "" {
 		return why
 	}
 	can := g.turns()
@@ -105,6 +102,24 @@ func (g *Guard) notNow() string {
 		return ""
 	}
 	return fmt.Sprintf("the servers were asked as often as their limits allow: again in %s", (at - g.now.Mono).Round(time.Second))
+}
+
+// hopeless is why no sync can begin that no waiting changes by itself.
+func (g *Guard) hopeless() string {
+	if !g.network.usable() {
+		return noNetwork
+	}
+	return g.futile()
+}
+
+// endHopeless ends the orders for a sync that was given up and cannot begin again.
+func (g *Guard) endHopeless() bool {
+	if len(g.orders.syncs) == 0 || g.round.active || g.clock.pending() || g.hopeless() == "" {
+		return false
+	}
+	g.orders.judged()
+	g.endSyncs(g.hopeless())
+	return true
 }
 
 func (g *Guard) orderDisarm(ev Ordered) {
@@ -135,7 +150,7 @@ func (g *Guard) endSyncs(why string) {
 func (g *Guard) advanceOrders() bool {
 	o := &g.orders
 	if !o.stopping() || o.done {
-		return false
+		return g.endHopeless()
 	}
 	for _, a := range g.addresses {
 		if a.kind == "throw-away" && (a.phase == held || g.stands(a.addr)) && !g.due(o.stopBy) {
