@@ -295,6 +295,9 @@ func (g *Guard) advanceClock() bool {
 	}
 	g.clock.late, g.clock.lateGround = g.clock.fix, g.clock.fixGround
 	g.giveUp(fmt.Sprintf("the correction was not made within %s", correctWithin))
+	if g.round.active { // nobody knows what its samples were taken by
+		g.startOver()
+	}
 	return true
 }
 

@@ -32,13 +32,15 @@ type ideal struct {
 	kiss     map[netip.Addr]string
 	tell     func(to netip.Addr, s *selection.Sample) // what a server makes of the truth
 	dns      map[string][]netip.Addr
-	fixErr   error       // of every correction
-	clock    ClockRecord // the last one
-	holdFix  bool        // corrections are not made
-	lateFix  bool        // they are made, and reported by report
-	late     []ClockSeen // to be reported
-	sync     bool        // what the kernel was told last
-	addrErr  error       // of every address
+	fixErr   error         // of every correction
+	clock    ClockRecord   // the last one
+	holdFix  bool          // corrections are not made
+	lateFix  bool          // they are made, and reported by report
+	late     []ClockSeen   // to be reported
+	sync     bool          // what the kernel was told last,
+	maxError time.Duration // and at
+	errorAt  time.Duration
+	addrErr  error // of every address
 	diskErr  error
 	begun    map[Key]bool
 	asked    map[netip.Addr]int
@@ -161,12 +163,17 @@ func (w *ideal) next() Event {
 		w.armed = f.Leap
 		w.freq = f.Frequency
 		w.slew = servo.Slew{Phase: f.Slew.Seconds(), First: w.now.Mono + time.Second - time.Duration(w.now.Wall.Nanosecond()), Constant: f.Over}
-		w.sync = f.Sync
+		w.sync, w.maxError, w.errorAt = f.Sync, f.Error, w.now.Mono
 		seen := ClockSeen{Key: f.Key, At: w.now, Made: f.Step, Frequency: f.Frequency}
 		if w.lateFix {
 			w.late = append(w.late, seen)
 			return w.next()
 		}
+		return seen
+	}
+	if p.Fix.Key == 0 && len(w.late) > 0 { // given up; no report is later than the next event
+		seen := w.late[0]
+		w.late = nil
 		return seen
 	}
 	if s := p.Save; s.Key != 0 && !w.begun[s.Key] && !w.holdSave {
