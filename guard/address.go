@@ -300,6 +300,7 @@ func (g *Guard) adopt() bool {
 	}
 	g.adopted = true
 	left := g.ledger.left
+	g.restoreRules(left.Rules)
 	g.ledger.left = Snapshot{}
 	for _, r := range left.Servers {
 		g.restoreServer(r)

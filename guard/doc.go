@@ -65,6 +65,7 @@
 //	host.go     facts and what they allow    report.go   status
 //	leap.go     leap seconds                 saved.go    the clock over a reboot
 //	dhcp.go     servers that the network names
+//	applied.go  the preset that was applied  session.go  where that was typed
 //
 // # The clock
 //
@@ -104,6 +105,23 @@
 // together: all that was learnt holds. In the hour after it a vote that is half a
 // second off from our own clock moves nothing, and its servers are named: they are
 // late for it. Who observes lets the virtual clock do what the kernel was not told.
+//
+// # Presets that are applied
+//
+//	apply ─► recorded, wished ─► in force, on disk: reply ─► confirm ─► holds until the reboot
+//	                                                     └─► time is up, or revert ─► what was before, as it was
+//
+// The record holds both presets as text, for their files may change, and the time
+// as CLOCK_MONOTONIC of this boot: a step of the clock moves nothing, a reload ends
+// nothing, and a daemon that is killed goes on counting when it is back. Where none
+// comes back, or none ever ran, a process that `ntpveil rules apply` left behind puts
+// back a copy of the table, taken before, by netlink (nft.Copy). It leaves a daemon
+// that runs alone.
+//
+// Only a session confirms that began after the apply, for established connections
+// outlive any rules. A session is that of a login, as the kernel's audit has it, and
+// as old as its oldest process. The command tells it and not the peer's credentials:
+// the service may not look into /proc, and root can only deceive itself.
 //
 // # Promises, and where they are kept
 //

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"ntpveil/guard/selection"
+	"ntpveil/rules"
 )
 
 // Event is something that happened outside: a whole state that was seen, the end
@@ -91,12 +92,14 @@ type (
 		Err  error
 	}
 
-	// Ordered is an admin's wish: sync, step, disarm, arm or stop; or leave: who
-	// wished for the sync of that key waits no longer.
+	// Ordered is an admin's wish: sync, step, disarm, arm, apply, confirm, revert or
+	// stop; or leave: who wished for what has that key waits no longer.
 	Ordered struct {
-		Key  Key
-		Verb string
-		For  time.Duration // disarm
+		Key     Key
+		Verb    string
+		For     time.Duration // disarm; apply: how long a confirmation is waited for, 0: none is needed
+		Preset  rules.Preset  // apply: with what [shield] says in place of its own
+		Session Session       // apply, confirm, revert
 	}
 
 	// Woke tells that Plan.Wake has come.
@@ -123,6 +126,7 @@ type Snapshot struct {
 	Pools     []PoolRecord
 	Clock     ClockRecord
 	NTS       []NTSRecord
+	Rules     RulesRecord
 }
 
 // Host is what the core needs to know of the host, as one whole state.

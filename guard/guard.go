@@ -44,6 +44,8 @@ type Guard struct {
 	saved  saved
 	ledger ledger
 	orders orders
+
+	applied applied
 }
 
 // Bounds of everything that the outside can make grow.
@@ -144,6 +146,7 @@ func (g *Guard) advance() bool {
 	changed = g.judgeRound() || changed
 	changed = g.advanceHoods() || changed
 	changed = g.advanceShield() || changed
+	changed = g.advanceApplied() || changed
 	changed = g.advanceSaved() || changed
 	changed = g.advanceOrders() || changed
 	return changed

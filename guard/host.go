@@ -23,6 +23,7 @@ type network struct {
 func (g *Guard) configure(c Config) {
 	reload := g.configured
 	g.conf, g.configured = c, true
+	g.overlay(reload)
 	g.keepSources()
 	g.keepServers()
 	r := &g.round

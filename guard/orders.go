@@ -45,7 +45,14 @@ func (g *Guard) order(ev Ordered) {
 	switch ev.Verb {
 	case "sync", "step":
 		g.orderSync(ev)
+	case "apply":
+		g.orderApply(ev)
+	case "confirm":
+		g.orderConfirm(ev)
+	case "revert":
+		g.orderRevert(ev)
 	case "leave":
+		g.applied.left(ev.Key)
 		g.orders.syncs = slices.DeleteFunc(g.orders.syncs, func(s syncOrder) bool { return s.key == ev.Key })
 	case "disarm":
 		g.orderDisarm(ev)

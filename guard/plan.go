@@ -124,11 +124,12 @@ type Record struct {
 	Pool     *PoolRecord
 	Clock    *ClockRecord
 	NTS      *NTSRecord
+	Rules    *RulesRecord
 }
 
 // Kept reports whether the ledger has to do with a record.
 func (r Record) Kept() bool {
-	return r.Exposure != nil || r.Server != nil || r.Pool != nil || r.Clock != nil || r.NTS != nil
+	return r.Exposure != nil || r.Server != nil || r.Pool != nil || r.Clock != nil || r.NTS != nil || r.Rules != nil
 }
 
 // Kind says what a record is about.
@@ -140,7 +141,7 @@ const (
 	KindPool     Kind = "pool"     // a pool's answers changed
 	KindClock    Kind = "clock"    // the clock was corrected
 	KindKeys     Kind = "keys"     // NTS keys were agreed on or dropped, or a cookie was used
-	KindShield   Kind = "shield"   // journal only: armed, lost, disarmed, impossible
+	KindShield   Kind = "shield"   // armed, lost, disarmed, impossible; a preset was applied, confirmed or rolled back
 	KindNotice   Kind = "notice"   // journal only: something an admin would want to read
 )
 
@@ -197,6 +198,24 @@ type NTSRecord struct {
 	Used    []uint64       `json:"used"`    // what tells the last ones that were: a server may give one again
 	Made    time.Time      `json:"made"`
 	Place   string         `json:"place"` // the network that they were got in
+}
+
+// RulesRecord is the preset that an admin applied in this boot. The rules of a
+// preset are kept as its text: its file may be another one by then.
+type RulesRecord struct {
+	BootID  string        `json:"boot_id"`
+	Now     PresetRecord  `json:"now"`     // zero: what the configuration says
+	Before  PresetRecord  `json:"before"`  // what a revert brings back; zero: there is nothing to revert
+	Kept    bool          `json:"kept"`    // before was applied, too
+	Until   time.Duration `json:"until"`   // Mono: rolled back then; 0: confirmed
+	At      time.Duration `json:"at"`      // Boot: when it was applied
+	Session string        `json:"session"` // from where
+}
+
+// PresetRecord is a preset as the ledger keeps it.
+type PresetRecord struct {
+	Name string `json:"name"`
+	Text string `json:"text"` // TOML, every key
 }
 
 // Reply ends an order.

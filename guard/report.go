@@ -131,7 +131,11 @@ func (g *Guard) hoodStatus() []HoodStatus {
 }
 
 func (g *Guard) shieldStatus() ShieldStatus {
-	s := ShieldStatus{Table: "inet ntpveil", Preset: g.conf.Preset}
+	s := ShieldStatus{Table: "inet ntpveil", Preset: g.conf.Preset, Applied: g.applied.byAdmin}
+	if by := g.applied.until; by != 0 {
+		at := g.wall(by)
+		s.ConfirmBy = &at
+	}
 	want, seen := g.shieldMode(), g.seen.Shield.Mode
 	switch {
 	case want == rules.Off:

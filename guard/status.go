@@ -72,7 +72,10 @@ type ShieldStatus struct {
 	Table  string     `json:"table"`
 	Preset string     `json:"preset"`
 	Until  *time.Time `json:"until,omitempty"` // end of a disarm
-	Reason string     `json:"reason,omitempty"`
+
+	Applied   bool       `json:"applied,omitempty"`    // the preset was applied by an admin, and is not the configured one's
+	ConfirmBy *time.Time `json:"confirm_by,omitempty"` // it is rolled back then, unless it is confirmed
+	Reason    string     `json:"reason,omitempty"`
 }
 
 // Weakness is something that is weaker than it could be, and why.

@@ -46,6 +46,15 @@ func ReadPresets(files []strict.File) (Presets, strict.Errors) {
 	return out, nil
 }
 
+// ParsePreset reads a preset that says every key, as Preset.Text prints it.
+func ParsePreset(name, text string) (Preset, error) {
+	all, errs := ReadPresets([]strict.File{{Name: name + ".toml", Text: []byte(text)}})
+	if len(errs) > 0 {
+		return Preset{}, errs
+	}
+	return all[name], nil
+}
+
 const builtInName = "built in/"
 
 // layer is one file of a preset.

@@ -48,6 +48,15 @@ func (f *fixed) Status(context.Context) (guard.Status, <-chan struct{}, error) {
 	return f.status, nil, nil
 }
 
+func (f *fixed) OrderRules(_ context.Context, verb, preset string, d time.Duration, from guard.Session) error {
+	f.orders = append(f.orders, verb+" "+preset+" "+d.String()+" "+from.ID)
+	return nil
+}
+
+func (f *fixed) Diff(_ context.Context, preset string) (before, after string, err error) {
+	return "before\n", "after " + preset + "\n", nil
+}
+
 func (f *fixed) Order(_ context.Context, verb string, d time.Duration) error {
 	f.orders = append(f.orders, verb+" "+d.String())
 	return nil

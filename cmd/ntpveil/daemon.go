@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"ntpveil/guard"
+	"ntpveil/guard/config"
 	"ntpveil/guard/control"
 	"ntpveil/guard/daemon"
 	"ntpveil/guard/ipaddr"
@@ -39,7 +40,8 @@ func daemonCmd(o *options) *cobra.Command {
 				c.Observe = c.Observe || observe
 				return c, err
 			}
-			return serve(cmd.Context(), load, cmd.ErrOrStderr())
+			choose := func(preset string) (guard.Config, error) { return config.LoadWith(o.config, o.given, preset) }
+			return serve(cmd.Context(), load, choose, cmd.ErrOrStderr())
 		},
 	}
 	cmd.Flags().BoolVar(&observe, "observe-clock", false, "measure and guard, but never touch the clock")
@@ -47,7 +49,7 @@ func daemonCmd(o *options) *cobra.Command {
 }
 
 // serve wires the adapters to the daemon and runs it until ctx is done.
-func serve(ctx context.Context, load func() (guard.Config, error), stderr io.Writer) (err error) {
+func serve(ctx context.Context, load func() (guard.Config, error), choose func(string) (guard.Config, error), stderr io.Writer) (err error) {
 	c, err := load()
 	if err != nil {
 		return err
@@ -58,7 +60,7 @@ func serve(ctx context.Context, load func() (guard.Config, error), stderr io.Wri
 	defer log.Close()
 	parts := daemon.Parts{
 		Asker: &query.Asker{Now: sysclock.Mono, Floor: built(), Protect: protect}, Keyer: &nts.Keyer{Now: sysclock.Mono}, Resolver: &resolve.Resolver{Now: sysclock.Mono},
-		Clock: clock, Jumps: sysclock.Jumps{}, Journal: log, Now: sysclock.Now, Load: load,
+		Clock: clock, Jumps: sysclock.Jumps{}, Journal: log, Now: sysclock.Now, Load: load, Choose: choose,
 		Build: built(), Version: version(), Watchdog: journal.Watchdog(),
 	}
 	if c.Observe {

@@ -39,8 +39,21 @@ const VendorPresets = "/usr/share/ntpveil/presets"
 // Load reads a file, the conf.d beside it, and the presets (see Presets). A file
 // that does not exist is an empty one, unless it was named by the user. The error
 // is of type Errors.
-func Load(path string, named bool) (guard.Config, error) {
+func Load(path string, named bool) (guard.Config, error) { return load(path, named) }
+
+// LoadWith is Load as if conf.d said last that this preset is chosen.
+func LoadWith(path string, named bool, preset string) (guard.Config, error) {
+	return load(path, named, File{Name: "preset " + preset, Text: []byte(SavedText(preset))})
+}
+
+// SavedText is what a file of conf.d says that chooses a preset.
+func SavedText(preset string) string {
+	return "[shield]\npreset = " + strict.Quote(preset) + "\n"
+}
+
+func load(path string, named bool, last ...File) (guard.Config, error) {
 	files, errs := gather(path, named)
+	files = append(files, last...)
 	presets, bad := presetFiles(path)
 	errs = append(errs, bad...)
 	c, found := checked(files, presets, len(errs) == 0)

@@ -18,43 +18,48 @@ import (
 // Call sends one request to the daemon at path and returns the status that came
 // with the reply, if any. Errors wrap ErrNotRunning and ErrNotPermitted.
 func Call(ctx context.Context, path string, r Request) (*guard.Status, error) {
+	rep, err := Ask(ctx, path, r)
+	return rep.Status, err
+}
+
+// Ask sends one request to the daemon at path, as Call does, and returns the reply.
+func Ask(ctx context.Context, path string, r Request) (rep Reply, err error) {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "unix", path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return nil, fmt.Errorf("%w (nobody listens on %s)", ErrNotRunning, path)
+		return rep, fmt.Errorf("%w (nobody listens on %s)", ErrNotRunning, path)
 	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("%w: connect to %s", ErrNotPermitted, path)
+		return rep, fmt.Errorf("%w: connect to %s", ErrNotPermitted, path)
 	case err != nil:
-		return nil, fmt.Errorf("connect to %s: %w", path, err)
+		return rep, fmt.Errorf("connect to %s: %w", path, err)
 	}
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if err := json.NewEncoder(c).Encode(r); err != nil {
-		return nil, fmt.Errorf("send request: %w", err)
+		return rep, fmt.Errorf("send request: %w", err)
 	}
 	line, err := bufio.NewReader(io.LimitReader(c, maxReply)).ReadBytes('\n')
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return rep, ctx.Err()
 		}
-		return nil, fmt.Errorf("read reply: %w", err)
+		return rep, fmt.Errorf("read reply: %w", err)
 	}
 	return read(line)
 }
 
 // read reads a reply.
-func read(line []byte) (*guard.Status, error) {
-	var rep Reply
+func read(line []byte) (rep Reply, err error) {
 	if err := json.Unmarshal(line, &rep); err != nil {
-		return nil, fmt.Errorf("read reply: %w", err)
+		return rep, fmt.Errorf("read reply: %w", err)
 	}
 	switch {
 	case rep.Denied:
-		return nil, fmt.Errorf("%w: %s", ErrNotPermitted, rep.Error)
+		return rep, fmt.Errorf("%w: %s", ErrNotPermitted, rep.Error)
 	case rep.Error != "":
-		return rep.Status, errors.New(rep.Error)
+		return rep, errors.New(rep.Error)
 	}
-	return rep.Status, nil
+	return rep, nil
 }

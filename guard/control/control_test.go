@@ -35,6 +35,17 @@ func (f *fake) Status(context.Context) (guard.Status, <-chan struct{}, error) {
 
 func (f *fake) Look(context.Context) error { f.looks++; return nil }
 
+func (f *fake) OrderRules(_ context.Context, verb, preset string, d time.Duration, from guard.Session) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.orders = append(f.orders, verb+" "+preset+" "+d.String()+" "+from.ID)
+	return f.refuse
+}
+
+func (f *fake) Diff(_ context.Context, preset string) (before, after string, err error) {
+	return "before\n", "after " + preset + "\n", nil
+}
+
 func (f *fake) Order(_ context.Context, verb string, d time.Duration) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

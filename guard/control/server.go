@@ -35,6 +35,10 @@ type Daemon interface {
 	Status(ctx context.Context) (guard.Status, <-chan struct{}, error)
 	// Order carries out sync, step, disarm or arm, and waits for its end.
 	Order(ctx context.Context, verb string, d time.Duration) error
+	// OrderRules carries out apply, confirm or revert, and waits for its end.
+	OrderRules(ctx context.Context, verb, preset string, d time.Duration, from guard.Session) error
+	// Diff is what is in force and what would be with a preset, as nft text.
+	Diff(ctx context.Context, preset string) (before, after string, err error)
 }
 
 // Server is a listening socket.
@@ -189,10 +193,23 @@ func (s *session) answer(ctx context.Context, line []byte) Reply {
 	}
 	ctx, cancel := context.WithTimeout(ctx, orderMost)
 	defer cancel()
-	if err := s.d.Order(ctx, r.Verb, length); err != nil {
+	switch r.Verb {
+	case "diff":
+		before, after, e := s.d.Diff(ctx, r.Preset)
+		return replyTo(Reply{Diff: &Diff{before, after}}, e)
+	case "apply", "confirm", "revert":
+		err = s.d.OrderRules(ctx, r.Verb, r.Preset, length, r.Session)
+	default:
+		err = s.d.Order(ctx, r.Verb, length)
+	}
+	return replyTo(Reply{}, err)
+}
+
+func replyTo(r Reply, err error) Reply {
+	if err != nil {
 		return Reply{Error: err.Error()}
 	}
-	return Reply{}
+	return r
 }
 
 // whileThere is a context that ends when the peer leaves: who waits for a sync

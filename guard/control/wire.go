@@ -34,12 +34,16 @@ var verbs = map[string]rank{
 	"status": everyone, "waitsync": everyone,
 	"exposures": group, "sync": group,
 	"step": root, "disarm": root, "arm": root,
+	"diff": group, "apply": root, "confirm": root, "revert": root,
 }
 
 // Request is one line to the daemon.
 type Request struct {
 	Verb string `json:"verb"`
 	For  string `json:"for,omitempty"` // a duration: of a disarm, or how long to wait
+
+	Preset  string        `json:"preset,omitempty"` // diff, apply
+	Session guard.Session `json:"session,omitzero"` // apply, confirm, revert
 }
 
 // Reply is one line from the daemon.
@@ -47,6 +51,13 @@ type Reply struct {
 	Error  string        `json:"error,omitempty"`
 	Denied bool          `json:"denied,omitempty"`
 	Status *guard.Status `json:"status,omitempty"`
+	Diff   *Diff         `json:"diff,omitempty"`
+}
+
+// Diff is the rules that are in force and those that a preset would make, as nft text.
+type Diff struct {
+	Before string `json:"before"`
+	After  string `json:"after"`
 }
 
 const (

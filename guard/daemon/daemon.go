@@ -33,10 +33,11 @@ type Parts struct {
 	Ledger    Ledger
 	Journal   Journal
 
-	Now      func() guard.Instant         // the one reading of time
-	Load     func() (guard.Config, error) // the configuration, anew
-	Seed     [32]byte                     // from the system's random source
-	Build    time.Time                    // no clock is set before it
+	Now      func() guard.Instant                      // the one reading of time
+	Load     func() (guard.Config, error)              // the configuration, anew
+	Choose   func(preset string) (guard.Config, error) // the same with this preset in place of the configured one
+	Seed     [32]byte                                  // from the system's random source
+	Build    time.Time                                 // no clock is set before it
 	Version  string
 	Watchdog time.Duration // how often the service manager wants to hear of the loop; 0: never
 }

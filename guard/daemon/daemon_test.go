@@ -180,6 +180,18 @@ func (f fakeRest) Write(r guard.Record) {
 	f.mu.Unlock()
 }
 
+// choose knows the presets that are built in.
+func (f *fake) choose(preset string) (guard.Config, error) {
+	all, _ := rules.ReadPresets(nil)
+	p, known := all[preset]
+	if !known {
+		return guard.Config{}, errors.New("no such preset")
+	}
+	c := f.conf
+	c.Preset, c.Choices, c.Allow, c.Hold, c.LogGroup = p.Name, p.Choices, p.Allow, p.Hold, p.LogGroup
+	return c, nil
+}
+
 func (f fakeRest) Notify(state string) { f.told <- state }
 
 var began = time.Now()
@@ -203,7 +215,7 @@ func (f *fake) now() guard.Instant {
 func run(t *testing.T, f *fake) (*Daemon, func() error) {
 	t.Helper()
 	d := New(Parts{Shield: f, Addresses: fakeAddrs{f}, Facts: fakeFacts{f}, Asker: fakeRest{f}, Keyer: fakeRest{f}, Resolver: fakeRest{f}, Clock: fakeRest{f}, Jumps: fakeJumps{f},
-		Ledger: fakeLedger{f}, Journal: fakeRest{f}, Now: f.now, Load: func() (guard.Config, error) { return f.conf, f.confErr }, Version: "test", Build: began.AddDate(-1, 0, 0),
+		Ledger: fakeLedger{f}, Journal: fakeRest{f}, Now: f.now, Load: func() (guard.Config, error) { return f.conf, f.confErr }, Choose: f.choose, Version: "test", Build: began.AddDate(-1, 0, 0),
 		Watchdog: 30 * time.Millisecond}, f.conf)
 	ctx, cancel := context.WithCancel(context.Background())
 	end := make(chan error, 1)

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"ntpveil/guard"
+	"ntpveil/rules"
 )
 
 // lookWithin bounds a look: a status a little old is better than none.
@@ -65,12 +67,52 @@ func (d *Daemon) Status(ctx context.Context) (s guard.Status, changed <-chan str
 
 // Order carries an order out and waits for its end: sync, step, disarm, arm.
 func (d *Daemon) Order(ctx context.Context, verb string, forTime time.Duration) error {
+	return d.order(ctx, guard.Ordered{Verb: verb, For: forTime})
+}
+
+// OrderRules carries out apply, confirm or revert, and waits for its end. The
+// preset that is applied is read anew.
+func (d *Daemon) OrderRules(ctx context.Context, verb, preset string, forTime time.Duration, from guard.Session) error {
+	o := guard.Ordered{Verb: verb, For: forTime, Session: from}
+	if verb == "apply" {
+		c, err := d.parts.Choose(preset)
+		if err != nil {
+			return err
+		}
+		o.Preset = c.Chosen()
+	}
+	return d.order(ctx, o)
+}
+
+// Diff is what is in force and what would be with a preset, as nft text without
+// what runs out.
+func (d *Daemon) Diff(ctx context.Context, preset string) (before, after string, err error) {
+	c, err := d.parts.Choose(preset)
+	if err != nil {
+		return "", "", err
+	}
+	if err := d.Look(ctx); err != nil {
+		return "", "", fmt.Errorf("look at the shield: %w", err)
+	}
+	var now, then rules.Shield
+	if e := d.do(ctx, func() { now, then, err = d.guard.Rules(c.Chosen()) }); e != nil || err != nil {
+		return "", "", cmp.Or(e, err)
+	}
+	old, err := rules.Compile(now)
+	if err != nil {
+		return "", "", err
+	}
+	fresh, err := rules.Compile(then)
+	return old.String(), fresh.String(), err
+}
+
+// order steps an order and waits for its end.
+func (d *Daemon) order(ctx context.Context, o guard.Ordered) error {
 	reply := make(chan string, 1)
-	var key guard.Key
 	err := d.do(ctx, func() {
-		key = d.orderKey()
-		d.waiting[key] = reply
-		d.step(guard.Ordered{Key: key, Verb: verb, For: forTime})
+		o.Key = d.orderKey()
+		d.waiting[o.Key] = reply
+		d.step(o)
 	})
 	if err != nil {
 		return err
@@ -85,8 +127,8 @@ func (d *Daemon) Order(ctx context.Context, verb string, forTime time.Duration) 
 		return errStopped
 	case <-ctx.Done():
 		_ = d.do(context.WithoutCancel(ctx), func() {
-			delete(d.waiting, key)
-			d.step(guard.Ordered{Key: key, Verb: "leave"})
+			delete(d.waiting, o.Key)
+			d.step(guard.Ordered{Key: o.Key, Verb: "leave"})
 		})
 		return ctx.Err()
 	}

@@ -23,6 +23,7 @@ type Ledger struct {
 	pools     map[string]guard.PoolRecord
 	clock     guard.ClockRecord
 	keys      map[string]guard.NTSRecord
+	rules     guard.RulesRecord
 	fail      map[string]error
 	told      error
 	closed    bool
@@ -37,7 +38,7 @@ func NewLedger() *Ledger {
 
 func (l *Ledger) clear() {
 	l.exposures, l.servers = map[[2]netip.Addr]guard.ExposureRecord{}, map[netip.AddrPort]guard.ServerRecord{}
-	l.pools, l.clock, l.keys = map[string]guard.PoolRecord{}, guard.ClockRecord{}, map[string]guard.NTSRecord{}
+	l.pools, l.clock, l.rules, l.keys = map[string]guard.PoolRecord{}, guard.ClockRecord{}, guard.RulesRecord{}, map[string]guard.NTSRecord{}
 }
 
 // Fail makes a stage (Load or Write) fail until it is told nil.
@@ -101,6 +102,7 @@ func (l *Ledger) snapshot() guard.Snapshot {
 		Pools: slices.SortedFunc(maps.Values(l.pools), func(a, b guard.PoolRecord) int { return cmp.Compare(a.Name, b.Name) }),
 		Clock: l.clock,
 		NTS:   slices.SortedFunc(maps.Values(l.keys), func(a, b guard.NTSRecord) int { return cmp.Compare(a.Name, b.Name) }),
+		Rules: l.rules,
 	}
 	return s
 }
@@ -139,6 +141,9 @@ func (l *Ledger) keep(r guard.Record) {
 	if r.NTS != nil {
 		l.keys[r.NTS.Name] = *r.NTS
 	}
+	if r.Rules != nil {
+		l.rules = *r.Rules
+	}
 }
 
 // Text prints what is kept, a line a row.
@@ -165,6 +170,9 @@ func (l *Ledger) Text() string {
 	}
 	if s.Clock != (guard.ClockRecord{}) {
 		fmt.Fprintf(&out, "clock forward=%s backward=%s\n", s.Clock.Forward, s.Clock.Backward)
+	}
+	if s.Rules != (guard.RulesRecord{}) {
+		fmt.Fprintf(&out, "rules %s in place of %s until %s\n", s.Rules.Now.Name, s.Rules.Before.Name, s.Rules.Until)
 	}
 	return out.String()
 }

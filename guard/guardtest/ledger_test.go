@@ -27,6 +27,7 @@ server [2001:db8:5::1]:123 of "2.pool.example" chosen=false tokens=2.50 rate=3
 pool 2.pool.example
 keys of nts.example:4460 for [2001:db8:5::1]:123, 2 cookies
 clock forward=1s backward=1ms
+rules server in place of router until 1h0m0s
 `
 	if got := l.Text(); got != want {
 		t.Errorf("prints\n%swant\n%s", got, want)

@@ -60,6 +60,8 @@ func ledgerFull() guard.Snapshot {
 			Keys:    guard.NTSKeys{AEAD: 15, ToServer: guard.Secret("to"), ToClient: guard.Secret("fro"), NotBefore: ledgerNow, NotAfter: ledgerNow.Add(time.Hour)},
 			Cookies: []guard.Secret{guard.Secret("one"), guard.Secret("two")}, Used: []uint64{1 << 63, 2}, Made: ledgerNow, Place: "here",
 		}},
+		Rules: guard.RulesRecord{BootID: "boot", Now: guard.PresetRecord{Name: "server", Text: "about = \"a\"\n"}, Before: guard.PresetRecord{Name: "router", Text: "b"},
+			Kept: true, Until: time.Hour, At: time.Minute, Session: "5"},
 	}
 }
 
@@ -78,7 +80,7 @@ func ledgerRecords(s guard.Snapshot) []guard.Record {
 	for i := range s.NTS {
 		out = append(out, guard.Record{Kind: guard.KindKeys, At: ledgerNow, NTS: &s.NTS[i]})
 	}
-	return append(out, guard.Record{Kind: guard.KindClock, At: ledgerNow, Clock: &s.Clock})
+	return append(out, guard.Record{Kind: guard.KindClock, At: ledgerNow, Clock: &s.Clock}, guard.Record{Kind: guard.KindShield, At: ledgerNow, Rules: &s.Rules})
 }
 
 func ledgerWrite(t *testing.T, l daemon.Ledger, records ...guard.Record) {

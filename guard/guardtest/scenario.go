@@ -23,6 +23,8 @@ import (
 //	> offset 3s        the clock of the host is off by so much
 //	> flush | linkdown | linkup | prefix | noipv6 | deaf6 (IPv6 leads nowhere) | diskfull | diskok | kernelbad | kernelok | lose | suspend 1h
 //	> sync | disarm 1h | arm | kill | stop
+//	> apply lockdown 60s [ssh] | confirm [old|new] | revert [ssh] | reload
+//	> rules            prints which preset holds, and what is in force
 func Scenario(script string) (string, error) {
 	w := newWorld(1)
 	w.quiet = true
@@ -70,6 +72,21 @@ func (w *World) play(words []string) (string, error) {
 		return statusText(w.guard.Status(w.now)), nil
 	case "server":
 		return "", w.setServer(args)
+	case "apply", "confirm", "revert":
+		if err := w.orderRules(words); err != nil {
+			return "", err
+		}
+		return w.replied(), nil
+	case "reload":
+		w.step(guard.Configured{Config: w.conf})
+		return "", nil
+	case "rules":
+		s := w.guard.Status(w.now).Shield
+		text := fmt.Sprintf("preset=%s applied=%t shield=%s", s.Preset, s.Applied, s.State)
+		if s.ConfirmBy != nil {
+			text += " to be confirmed"
+		}
+		return text + "\n", nil
 	}
 	d, err := time.ParseDuration(strings.Join(args, ""))
 	if err != nil {

@@ -205,7 +205,7 @@ func (w *World) start() {
 
 func (w *World) copyDisk() guard.Snapshot {
 	return guard.Snapshot{Exposures: slices.Clone(w.disk.Exposures), Servers: slices.Clone(w.disk.Servers),
-		Pools: slices.Clone(w.disk.Pools), Clock: w.disk.Clock, NTS: slices.Clone(w.disk.NTS)}
+		Pools: slices.Clone(w.disk.Pools), Clock: w.disk.Clock, Rules: w.disk.Rules, NTS: slices.Clone(w.disk.NTS)}
 }
 
 // step gives the core an event and judges and carries out its plan.
@@ -218,6 +218,7 @@ func (w *World) step(ev guard.Event) {
 	p := w.guard.Step(w.now, ev)
 	w.plan = p
 	w.judgePlan(p)
+	w.judgeApplied()
 	if !w.quiet && w.chance(0.05) {
 		w.judgeStill(p)
 	}
@@ -380,6 +381,8 @@ func (w *World) keep(r guard.Record) {
 		w.disk.NTS = replace(w.disk.NTS, *r.NTS, func(a, b guard.NTSRecord) bool { return a.Name == b.Name })
 	case r.Clock != nil:
 		w.disk.Clock = *r.Clock
+	case r.Rules != nil:
+		w.disk.Rules = *r.Rules
 	}
 }
 

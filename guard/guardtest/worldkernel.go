@@ -14,6 +14,7 @@ import (
 // and addresses run out by themselves.
 type truth struct {
 	mode    rules.Mode
+	frame   rules.Shield // without elements
 	devices []string
 	exposed map[netip.Addr]time.Duration
 	tuples  map[rules.Solicited]time.Duration // keyed with Until 0
@@ -115,7 +116,8 @@ func (w *World) grow(wish guard.Kernel, culprit string) {
 	}
 	s := wish.Shield
 	if s.Mode != rules.Off {
-		t.mode, t.devices = s.Mode, slices.Clone(s.Devices)
+		t.mode, t.devices, t.frame = s.Mode, slices.Clone(s.Devices), s
+		t.frame.Exposed, t.frame.Solicited, t.frame.Hoods = nil, nil, nil
 		for _, x := range s.Exposed {
 			t.exposed[x.Addr] = max(t.exposed[x.Addr], x.Until)
 		}
@@ -197,6 +199,7 @@ func (w *World) endPass(ev guard.KernelSeen) {
 // see reports what is, after a delay in which more may happen.
 func (w *World) see(ev guard.KernelSeen) {
 	t := &w.kernel
+	ev.Kernel.Shield = t.frame
 	ev.Kernel.Shield.Mode, ev.Kernel.Shield.Devices = t.mode, slices.Clone(t.devices)
 	for a, until := range t.exposed {
 		ev.Kernel.Shield.Exposed = append(ev.Kernel.Shield.Exposed, rules.Exposed{Addr: a, Until: until})

@@ -159,6 +159,7 @@ func plainConfig() guard.Config {
 		StepThreshold: 500 * time.Millisecond, StepWhen: "start", MaxForward: 1000 * time.Second, MaxBackward: 1000 * time.Second,
 		Rotate: "query", Keep: 2 * time.Hour, MaxAddrs: 8,
 		Shield: rules.Enforce, Preset: "workstation", Hold: 15 * time.Minute, LogGroup: 5, IfImpossible: "wait",
+		Choices: presets["workstation"].Choices,
 	}
 }
 
@@ -195,7 +196,7 @@ func (w *World) mischief() {
 
 func (w *World) oneMischief() {
 	what := []func(){w.flush, w.flush, w.suspend, w.foreignStep, w.linkDown, w.newPrefix, w.loseV6, w.badDisk, w.badKernel,
-		w.loseAddress, w.warmth, w.reload, w.orderSync, w.disarm, w.kill, w.kill, w.stop, w.flapDNS, w.silence, w.adminAddress, w.impatience, w.restarts, w.names}
+		w.loseAddress, w.warmth, w.reload, w.orderSync, w.disarm, w.kill, w.kill, w.stop, w.flapDNS, w.silence, w.adminAddress, w.impatience, w.restarts, w.names, w.applying}
 	what[w.rng.IntN(len(what))]()
 }
 
@@ -298,10 +299,14 @@ func (w *World) reload() {
 }
 
 func (w *World) order1(verb string, d time.Duration) guard.Key {
+	return w.place(guard.Ordered{Verb: verb, For: d})
+}
+
+func (w *World) place(o guard.Ordered) guard.Key {
 	w.orders++
-	k := guard.Key(1<<63) + w.orders
-	w.step(guard.Ordered{Key: k, Verb: verb, For: d})
-	return k
+	o.Key = guard.Key(1<<63) + w.orders
+	w.step(o)
+	return o.Key
 }
 
 func (w *World) orderSync() { w.order1("sync", 0) }

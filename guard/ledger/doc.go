@@ -1,6 +1,6 @@
 // Package ledger remembers across restarts: who has seen which address, the choice
 // of servers with their buckets and back-off, when pools were resolved, how far
-// the clock was moved. It is one bbolt file with JSON rows.
+// the clock was moved, which preset was applied. It is one bbolt file with JSON rows.
 //
 // What it guarantees:
 //

@@ -22,7 +22,7 @@ const (
 	pools     = "pools"     // under the name
 	clock     = "clock"     // one row, under "clock"
 	keys      = "keys"      // of NTS, under "HOST:PORT"; the first version had none
-	about     = "meta"      // the schema's version, under "schema"
+	about     = "meta"      // the schema's version, under "schema"; the preset that was applied, under "rules"
 )
 
 var buckets = []string{exposures, servers, pools, clock, about, keys}
@@ -56,6 +56,8 @@ func keysKey(r guard.NTSRecord) string { return r.Name }
 
 func clockKey(guard.ClockRecord) string { return "clock" }
 
+func rulesKey(guard.RulesRecord) string { return "rules" }
+
 func text(a netip.Addr) string {
 	if !a.IsValid() {
 		return "-"
@@ -73,6 +75,7 @@ func rowsOf(records []guard.Record) ([]row, error) {
 		rows = add(rows, &errs, pools, r.Pool, poolKey)
 		rows = add(rows, &errs, clock, r.Clock, clockKey)
 		rows = add(rows, &errs, keys, r.NTS, keysKey)
+		rows = add(rows, &errs, about, r.Rules, rulesKey)
 	}
 	return rows, errors.Join(errs...)
 }
@@ -127,6 +130,12 @@ func snapshotOf(tx *bolt.Tx) (s guard.Snapshot, skipped int) {
 	s.NTS = all(tx, keys, &skipped, keysKey)
 	for _, c := range all(tx, clock, &skipped, clockKey) {
 		s.Clock = c
+	}
+	if v := tx.Bucket([]byte(about)).Get([]byte("rules")); v != nil {
+		var err error
+		if s.Rules, err = decode([]byte("rules"), v, rulesKey); err != nil {
+			skipped++
+		}
 	}
 	slices.SortFunc(s.Exposures, func(a, b guard.ExposureRecord) int {
 		return cmp.Or(a.Addr.Compare(b.Addr), a.Server.Compare(b.Server))

@@ -66,6 +66,7 @@ func FuzzRow(f *testing.F) {
 		again(t, key, value, serverKey, func(r guard.ServerRecord) guard.Record { return guard.Record{Server: &r} })
 		again(t, key, value, poolKey, func(r guard.PoolRecord) guard.Record { return guard.Record{Pool: &r} })
 		again(t, key, value, clockKey, func(r guard.ClockRecord) guard.Record { return guard.Record{Clock: &r} })
+		again(t, key, value, rulesKey, func(r guard.RulesRecord) guard.Record { return guard.Record{Rules: &r} })
 		for _, date := range dates {
 			date(key, value)
 		}
