@@ -86,6 +86,7 @@ type options struct {
 	config string
 	given  bool // --config was written, so the file must be there
 	json   bool
+	trials string // directory
 }
 
 func rootCmd() *cobra.Command {

@@ -21,17 +21,24 @@ import (
 
 func rulesCmd(o *options) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "rules", Short: "Show presets, and the nftables rules that they make",
-		Long:    "Presets are named sets of rule choices, see ntpveil-preset(5). None of these commands\ntouches the kernel, asks the daemon or needs privileges.",
-		Example: "  ntpveil rules list\n  ntpveil rules render server | nft -c -f -     whether this host's nft accepts it",
-		Args:    usage(cobra.NoArgs),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Use: "rules", Short: "Show presets and the nftables rules that they make, and change them safely",
+		Long: "Presets are named sets of rule choices, see ntpveil-preset(5). Nothing but apply, revert and\n" +
+			"remove touches the kernel; list, show and render ask nobody and need no privileges.",
+		Example: "  ntpveil rules diff server                   what would change\n" +
+			"  ntpveil rules apply server --confirm 60s    and back after a minute, unless\n" +
+			"  ntpveil rules confirm                       comes from a new login",
+		Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	for _, c := range []*cobra.Command{rulesListCmd(o), rulesShowCmd(o), rulesRenderCmd(o)} {
+	for _, c := range []*cobra.Command{rulesListCmd(o), rulesShowCmd(o), rulesRenderCmd(o), rulesDiffCmd(o), rulesReportCmd(o),
+		rulesApplyCmd(o), rulesConfirmCmd(o), rulesRevertCmd(o), rulesRemoveCmd(o)} {
 		c.Args = usage(c.Args)
 		jsonFlag(c, o)
 		cmd.AddCommand(c)
 	}
+	cmd.AddCommand(rulesWatchCmd(o))
+	cmd.PersistentFlags().StringVar(&o.trials, "trials", trialsDir, "where an apply is remembered that waits for its confirmation")
+	_ = cmd.PersistentFlags().MarkHidden("trials")
 	return cmd
 }
 
@@ -143,9 +150,18 @@ func rulesRenderCmd(o *options) *cobra.Command {
 
 // render compiles a preset with the facts of this host.
 func render(p rules.Preset, stderr io.Writer) (rules.Table, error) {
+	s, err := onThisHost(p, stderr)
+	if err != nil {
+		return rules.Table{}, err
+	}
+	return rules.Compile(s)
+}
+
+// onThisHost is the rule set of a preset with the facts of this host.
+func onThisHost(p rules.Preset, stderr io.Writer) (rules.Shield, error) {
 	host, err := ipaddr.Look(ipaddr.Options{}, "")
 	if err != nil {
-		return rules.Table{}, fmt.Errorf("render preset %s: %w", p.Name, err)
+		return rules.Shield{}, fmt.Errorf("render preset %s: %w", p.Name, err)
 	}
 	f := rules.Facts{Users: users(p.Users), Own: p.Choices.Own(host.OwnPrefixes())}
 	if host.Link.Name != "" {
@@ -156,7 +172,7 @@ func render(p rules.Preset, stderr io.Writer) (rules.Table, error) {
 		fmt.Fprintln(stderr, "ntpveil: render preset "+p.Name+": no device leads outside, nothing that is forwarded is guarded: write closed.outside")
 	}
 	s.Devices = host.Devices
-	return rules.Compile(s)
+	return s, nil
 }
 
 // users are those of some names that this host has, one a number.

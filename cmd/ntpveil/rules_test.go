@@ -47,6 +47,8 @@ func TestRulesCommands(t *testing.T) {
 		{"rules show", 2, "accepts 1 arg(s)"},
 		{"rules apple", 2, "unknown command"},
 		{"rules", 0, "Available Commands"},
+		{"__complete rules apply l", 0, "lockdown\n"},
+		{"__complete rules diff mi", 0, "mine\n"},
 	} {
 		code, out, stderr := cli(t, append([]string{"--config", file}, strings.Fields(tt.args)...)...)
 		if code != tt.code || !strings.Contains(out+stderr, tt.says) {

@@ -106,7 +106,7 @@ func printStatus(w io.Writer, s *guard.Status) error {
 	if s.Shield.Until != nil {
 		shield += " until " + when(s.Shield.Until)
 	}
-	fmt.Fprintf(t, "Shield:\t%s (table %s, preset %s)\n", loud(w, s.Shield.State != "in force", shield), s.Shield.Table, s.Shield.Preset)
+	fmt.Fprintf(t, "Shield:\t%s (table %s, preset %s)\n", loud(w, s.Shield.State != "in force", shield), s.Shield.Table, presetText(s.Shield))
 	fmt.Fprintf(t, "Exposures:\t%d, %d neighbourhoods closed\n", s.ExposureCount, len(s.Neighbourhoods))
 	if err := t.Flush(); err != nil {
 		return err
@@ -126,6 +126,17 @@ func printStatus(w io.Writer, s *guard.Status) error {
 		}
 	}
 	return nil
+}
+
+// presetText says what an admin did beyond the configuration.
+func presetText(s guard.ShieldStatus) string {
+	switch {
+	case s.ConfirmBy != nil:
+		return s.Preset + ", applied, rolled back at " + when(s.ConfirmBy) + " unless confirmed"
+	case s.Applied:
+		return s.Preset + ", applied, until the host reboots"
+	}
+	return s.Preset
 }
 
 // clockText has no figures where nothing was measured: zeros would look perfect.

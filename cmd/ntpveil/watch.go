@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/syslog"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ntpveil/guard/config"
+	"ntpveil/guard/control"
+	"ntpveil/guard/nft"
+	"ntpveil/guard/sysclock"
+)
+
+const (
+	readyFD       = 3 // where the watcher says that it watches
+	readyIn       = 30 * time.Second
+	answerIn      = 5 * time.Second // for a daemon
+	rollBackPause = time.Second
+	rollBackTries = 120
+)
+
+// watch starts the process that rolls a trial back in time, and returns when it
+// watches. It is of a session of its own: neither the end of the command nor that
+// of the login, nor a signal from its terminal, reaches it.
+func (o *options) watch(id string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("start watcher: %w", err)
+	}
+	ready, theirs, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("start watcher: %w", err)
+	}
+	defer ready.Close()
+	args := []string{"rules", "watch", "--trials", o.trials, id}
+	if o.given { // else the file need not be there
+		args = append(args, "--config", o.config)
+	}
+	cmd := exec.CommandContext(context.Background(), self, args...) // it outlives the command
+	cmd.Dir, cmd.ExtraFiles = "/", []*os.File{theirs}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = cmd.Start()
+	_ = theirs.Close()
+	if err != nil {
+		return fmt.Errorf("start watcher: %w", err)
+	}
+	defer func() { _ = cmd.Process.Release() }()
+	_ = ready.SetReadDeadline(time.Now().Add(readyIn))
+	if n, err := ready.Read(make([]byte, 1)); n != 1 {
+		_ = cmd.Process.Kill()
+		return fmt.Errorf("start watcher: it does not watch: %w", err)
+	}
+	return nil
+}
+
+func rulesWatchCmd(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use: "watch ID", Short: "Roll back what `rules apply` put in force (started by it)", Hidden: true,
+		Example: "  ntpveil rules watch ID     is started by ntpveil rules apply",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t := trials{o.trials}
+			x, err := t.load()
+			if err != nil {
+				return err
+			}
+			if x == nil || x.ID != args[0] {
+				return errors.New("watch what was applied: there is nothing to watch")
+			}
+			if ready := os.NewFile(readyFD, "ready"); ready != nil {
+				_, _ = ready.WriteString("1")
+				_ = ready.Close()
+			}
+			if err := sleep(cmd.Context(), x.Until); err != nil {
+				return err
+			}
+			return o.rollBack(cmd.Context(), t, x.ID)
+		},
+	}
+}
+
+// sleep waits for a reading of CLOCK_MONOTONIC.
+func sleep(ctx context.Context, until time.Duration) error {
+	timer := time.NewTimer(until - sysclock.Mono())
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// rollBack puts back what was there, unless it was confirmed or reverted meanwhile,
+// or a daemon does it, or one came later, which has put up its own. A daemon that is
+// about to end does not, and one that answers nobody is none: it is asked until it
+// has done so or is gone.
+func (o *options) rollBack(ctx context.Context, t trials, id string) error {
+	for range rollBackTries {
+		done, err := o.tryRollBack(ctx, t, id)
+		if done || err != nil {
+			return err
+		}
+		if err := sleep(ctx, sysclock.Mono()+rollBackPause); err != nil {
+			return err
+		}
+	}
+	return errors.New("roll back: the daemon runs and does not do it")
+}
+
+func (o *options) tryRollBack(ctx context.Context, t trials, id string) (done bool, err error) {
+	unlock, err := t.lock()
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	x, err := t.load()
+	if err != nil || x == nil || x.ID != id || x.Until == 0 {
+		return true, err
+	}
+	socket, err := config.Socket(o.config, o.given)
+	if err != nil {
+		return false, err
+	}
+	asking, cancel := context.WithTimeout(ctx, answerIn)
+	defer cancel()
+	status, err := control.Call(asking, socket, control.Request{Verb: "status"})
+	switch {
+	case err == nil && status != nil && status.Shield.ConfirmBy == nil:
+		return true, t.end()
+	case err == nil, !errors.Is(err, control.ErrNotRunning) && !errors.Is(err, context.DeadlineExceeded):
+		return false, nil
+	}
+	if err := putBack(x.Before); err != nil {
+		announce(fmt.Sprintf("preset %s was not confirmed in time, and what was before is not back yet: %v", x.Preset, err))
+		return false, nil
+	}
+	announce(fmt.Sprintf("preset %s was not confirmed in time: what was before is back", x.Preset))
+	return true, t.end()
+}
+
+func putBack(before nft.Copy) error {
+	table, err := nft.Open(0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(table.Put(sysclock.Mono(), before), table.Close())
+}
+
+// announce writes a line to the system's log, where there is one.
+func announce(text string) {
+	log, err := syslog.New(syslog.LOG_NOTICE|syslog.LOG_DAEMON, "ntpveil")
+	if err != nil {
+		return
+	}
+	_ = log.Notice(text)
+	_ = log.Close()
+}
