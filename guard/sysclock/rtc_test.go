@@ -11,7 +11,7 @@ import (
 // TestLocalTimeInTheHardwareClock: the kernel is not told that its clock is
 // synchronised, or it would write UTC there; all else is as it is.
 func TestLocalTimeInTheHardwareClock(t *testing.T) {
-	const call = "modes offset|frequency|maxerror|esterror|status|timeconst|nano, offset 1000000 ns, frequency 0, constant 0, status "
+	const call = "modes offset|frequency|maxerror|esterror|status|timeconst|nano|tick, offset 1000000 ns, frequency 0, tick 10000, constant 0, status "
 	for text, want := range map[string]string{
 		"":                         "pll|freqhold",
 		"0.0 0 0.0\n0\nUTC\n":      "pll|freqhold",
