@@ -51,6 +51,10 @@
 // Each query asks for as many as bring them back to eight. Failed exchanges count
 // until keys brought an answer: 64 s, doubled up to an hour.
 //
+// A machine has one vote, whoever leads to it: of hosts that lead to one address the
+// first whose keys bring an answer, before whoever is asked there without protection.
+// The word of a host alone takes nothing from another one.
+//
 // # Files, one a noun
 //
 //	guard.go    Step, time, keys             names.go    pools and configured names
@@ -61,6 +65,7 @@
 //	round.go    when to sync, the vote       clock.go    the correction and its limits
 //	steer.go    what is learnt of the clock
 //	keys.go     NTS keys and cookies         secret.go   what is never printed
+//	machine.go  where keys lead, whose vote it is
 //	orders.go   what admins want             ledger.go   records, and what was restored
 //	host.go     facts and what they allow    report.go   status
 //	leap.go     leap seconds                 saved.go    the clock over a reboot

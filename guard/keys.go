@@ -36,6 +36,7 @@ type keyring struct {
 	used    []uint64 // cookies that were used (mark), the oldest first
 	made    time.Duration
 	place   string // the network in which they were got
+	proven  bool   // these keys brought an answer
 	naks    int
 	fails   int           // exchanges since the last one whose keys brought an answer (RFC 8915 section 4.2)
 	next    time.Duration // no exchange before
@@ -79,7 +80,7 @@ func (g *Guard) leaveNetwork() {
 func (g *Guard) dropKeys(r *keyring) {
 	r.look = 0
 	if len(r.cookies) > 0 {
-		r.keys, r.cookies = NTSKeys{}, nil
+		r.keys, r.cookies, r.proven = NTSKeys{}, nil, false
 		g.recordKeys(r, netip.AddrPort{}, "")
 	}
 }
@@ -103,7 +104,7 @@ func (g *Guard) restoreKeys(r *keyring) netip.AddrPort {
 	if !found || x.Place != g.network.place() || len(x.Cookies) == 0 || made+keyLife < g.now.Mono || !x.At.IsValid() {
 		return netip.AddrPort{}
 	}
-	if usable(x.Server.Addr(), g.conf.AllowPrivate, g.host.Addrs) != "" {
+	if g.unfit(r, x.Server.Addr()) != "" {
 		return netip.AddrPort{}
 	}
 	r.at, r.keys, r.made, r.place = x.At, x.Keys, made, x.Place
@@ -140,17 +141,26 @@ func (r *keyring) stock(cookies []Secret) {
 	}
 }
 
-// protectedAnswer takes what an answer to a protected query brings besides the time.
-func (g *Guard) protectedAnswer(s *server, ev Answered) {
+// protectedAnswer takes what an answer to a protected query brings besides the
+// time, or says why that is not to be believed.
+func (g *Guard) protectedAnswer(s *server, ev Answered) error {
 	r := s.nts
+	if o := g.twin(s, s.addr.Addr()); o != nil {
+		g.refuseTwin(s, o, s.addr)
+		return errors.New(r.why)
+	}
 	switch {
 	case ev.Err == nil || len(ev.Cookies) > 0: // it was authentic
-		r.naks, r.fails = 0, 0
+		r.naks, r.fails, r.proven = 0, 0, true
 		r.stock(ev.Cookies)
 		g.recordKeys(r, s.addr, "")
 	case ev.NAK:
 		r.naks++
 	}
+	if ev.Err == nil && ev.Kiss == "" {
+		return r.outside(g.wall(ev.Sample.At).Add(ev.Sample.Offset))
+	}
+	return ev.Err
 }
 
 // outside says why a protected server's time cannot be: it lies outside the
@@ -234,7 +244,7 @@ func (g *Guard) keyed(ev Keyed) {
 		g.keysFailed(s, ev.Err.Error())
 		return
 	}
-	r.keys, r.cookies, r.made, r.place, r.naks = ev.Keys, nil, g.now.Mono, q.place, 0
+	r.keys, r.cookies, r.proven, r.made, r.place, r.naks = ev.Keys, nil, false, g.now.Mono, q.place, 0
 	r.stock(ev.Cookies)
 	if len(r.cookies) == 0 {
 		g.refuseKeys(s, "no cookie that was not used before")
@@ -250,61 +260,13 @@ func (g *Guard) keyed(ev Keyed) {
 	}
 }
 
-// keysFound ends the look-up of the server that a key exchange named; it reports
-// whether the look-up was one.
-func (g *Guard) keysFound(ev Resolved) bool {
-	i := slices.IndexFunc(g.servers, func(s *server) bool { return s.nts != nil && s.nts.look != 0 && s.nts.look == ev.Key })
-	if i < 0 {
-		return false
-	}
-	s, r := g.servers[i], g.servers[i].nts
-	for _, a := range ev.Addrs {
-		if a = a.Unmap().WithZone(""); usable(a, g.conf.AllowPrivate, g.host.Addrs) == "" && g.routed(a) && a.Is4() == r.at.Addr().Is4() {
-			r.look = 0
-			g.useKeys(s, netip.AddrPortFrom(a, r.lookPort))
-			return true
-		}
-	}
-	g.refuseKeys(s, fmt.Sprintf("resolve %s: %v", r.lookName, cmp.Or(ev.Err, errors.New("no usable address"))))
-	return true
-}
-
-// useKeys puts keys to use that were agreed on, for the server that the exchange
-// named, unless that cannot be one, or stands in for another already.
-func (g *Guard) useKeys(s *server, to netip.AddrPort) {
-	r := s.nts
-	if why := usable(to.Addr(), g.conf.AllowPrivate, g.host.Addrs); why != "" {
-		g.refuseKeys(s, fmt.Sprintf("it names the server %s: %s", to.Addr(), why))
-		return
-	}
-	if to.Addr().Is4() != r.at.Addr().Is4() { // over IPv4 the stable address is seen, and cookies would tell whose the others are
-		g.refuseKeys(s, fmt.Sprintf("it names the server %s, of another address family than its own", to.Addr()))
-		return
-	}
-	for _, o := range g.chosenOnes() {
-		if o != s && o.nts != nil && o.addr == to {
-			g.refuseKeys(s, fmt.Sprintf("it names the server %s, which stands for %s already", to.Addr(), o.nts))
-			return
-		}
-	}
-	if s.addr != to {
-		s.addr, s.asked, s.reach, s.sampled, s.fresh, s.judged = to, 0, 0, false, false, false
-	}
-	r.fails = min(r.fails+1, 16) // until they bring an answer
-	r.why, r.next = "", g.now.Mono+max(keyRest, g.backoff(r.fails))
-	g.recordKeys(r, to, fmt.Sprintf("keys agreed on with %s, for %s: %d cookies", r, to, len(r.cookies)))
-	if g.clock.lastAgreed == 0 {
-		g.syncSoon()
-	}
-}
-
 // backoff is how long after so many failures no key exchange is made.
 func (g *Guard) backoff(fails int) time.Duration {
 	return g.jitter(min(bucketEvery<<(min(max(fails, 1), 7)-1), keyBackoff), 0.1)
 }
 
-// keysFailed ends a key exchange that brought nothing. Old keys hold on. The next
-// one is made with another address of the name, if there is one and no key is left.
+// keysFailed ends a key exchange that brought nothing. Old keys hold on. Where none
+// is left the next one is made with another address of the name, if there is one.
 func (g *Guard) keysFailed(s *server, why string) {
 	r := s.nts
 	if r.why != why && !g.orders.stopping() {
@@ -314,11 +276,16 @@ func (g *Guard) keysFailed(s *server, why string) {
 	r.why, r.next = why, g.now.Mono+g.backoff(r.fails)
 	for _, o := range g.sources {
 		if o.has(s) && len(r.cookies) == 0 && len(o.answers) > 1 {
-			o.turn++
-			r.at = netip.AddrPortFrom(g.answer(o), o.port)
-			s.addr = netip.AddrPortFrom(r.at.Addr(), 123)
+			g.turnHost(o, s)
 		}
 	}
+}
+
+// turnHost has keys exchanged at the next address of a host.
+func (g *Guard) turnHost(o *source, s *server) {
+	o.turn++
+	s.nts.at, s.nts.proven = netip.AddrPortFrom(g.answer(o), o.port), false
+	g.move(s, netip.AddrPortFrom(s.nts.at.Addr(), 123))
 }
 
 // refuseKeys is keysFailed for keys that were got and are of no use.

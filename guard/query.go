@@ -253,10 +253,7 @@ func (g *Guard) answered(ev Answered) {
 	q.over, q.end = true, g.now.Mono+lingerFor
 	s := q.srv
 	if s.nts != nil {
-		g.protectedAnswer(s, ev)
-		if ev.Err == nil && ev.Kiss == "" {
-			ev.Err = s.nts.outside(g.wall(ev.Sample.At).Add(ev.Sample.Offset))
-		}
+		ev.Err = g.protectedAnswer(s, ev)
 	}
 	switch {
 	case ev.Kiss != "":

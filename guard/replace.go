@@ -84,6 +84,8 @@ func (s *server) lost(g *Guard) string {
 		return fmt.Sprintf("no answer to the last %d queries", reachLost)
 	case !g.routed(s.addr.Addr()):
 		return "no route to its address family"
+	case g.besideHost(s):
+		return "a host of time.nts leads to the same block"
 	case s.pool != "" && s.wrong >= outvoted:
 		return fmt.Sprintf("a majority was against it in %d syncs in a row", s.wrong)
 	}

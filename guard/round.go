@@ -176,6 +176,7 @@ func (g *Guard) judgeRound() bool {
 func (g *Guard) judge() selection.Result {
 	var cands []selection.Candidate
 	var from []*server
+	g.voteless()
 	for _, s := range g.chosenOnes() {
 		s.judged = false
 		if !s.fresh {

@@ -327,11 +327,12 @@ func (g *Guard) seat(a netip.AddrPort, name, pool, why string, ring *keyring) {
 		s = &server{addr: a}
 		g.servers = append(g.servers, s)
 		g.forgetServers()
-	case ring != nil: // what it once said of its limits holds, and nothing else
-		s = &server{addr: a, rate: s.rate, denied: s.denied, lastAsk: s.lastAsk, everAsked: s.everAsked}
+	case ring != nil: // nobody's that is asked without protection
+		s = &server{addr: a}
 		g.servers = append(g.servers, s)
 		g.forgetServers()
 	}
+	g.inherit(s)
 	s.nts = ring
 	s.name, s.pool, s.network, s.chosen, s.asked, s.reach, s.wrong = name, pool, false, true, 0, 0, 0
 	text := fmt.Sprintf("server %s of %s chosen", a.Addr(), name)

@@ -22,10 +22,13 @@ type ntsHost struct {
 	stale  bool       // now and then it gives a cookie again
 	old    []string   // that it gives again
 	naks   float64
+
+	foreign bool // the server that it names is not its own, and knows none of its keys
 }
 
 // cookie is one that was given out: with which keys, and to whom.
 type cookie struct {
+	by   *ntsHost
 	keys string
 	from netip.Prefix
 	used bool
@@ -53,7 +56,7 @@ func (n *network) buildNTS() {
 // misbehaveNTS makes one host bad in one way.
 func (w *World) misbehaveNTS() {
 	h := &w.net.nts[w.rng.IntN(len(w.net.nts))]
-	switch w.rng.IntN(6) {
+	switch w.rng.IntN(7) {
 	case 0:
 		h.fails = 1
 	case 1:
@@ -66,6 +69,8 @@ func (w *World) misbehaveNTS() {
 		h.stale = true
 	case 5:
 		h.naks = 1
+	case 6:
+		h.named, h.foreign = w.net.nts[w.rng.IntN(len(w.net.nts))].server.String(), true
 	}
 }
 
@@ -133,7 +138,7 @@ func (w *World) give(h *ntsHost, keys string, from netip.Addr, n int) (out []gua
 		}
 		w.given++
 		name := fmt.Sprintf("cookie %d", w.given)
-		w.cookies[name] = &cookie{keys: keys, from: p}
+		w.cookies[name] = &cookie{by: h, keys: keys, from: p}
 		h.old = append(h.old, name)
 		h.old = h.old[max(0, len(h.old)-30):]
 		out = append(out, guard.Secret(name))
@@ -146,7 +151,11 @@ func (w *World) answerNTS(a guard.Ask, h *ntsHost) (time.Duration, func() guard.
 	if !w.net.up || !w.quiet && w.chance(0.05) {
 		return time.Hour, func() guard.Answered { return guard.Answered{Err: errors.New("no answer")} }
 	}
-	if w.chance(h.naks) {
+	by := h
+	if c := w.cookies[string(a.NTS.Cookie)]; c != nil {
+		by = c.by
+	}
+	if w.chance(h.naks) || by != h && by.foreign {
 		return time.Hour, func() guard.Answered {
 			return guard.Answered{Err: errors.New("no answer that is authentic"), NAK: true}
 		}

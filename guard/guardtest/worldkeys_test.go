@@ -1,6 +1,7 @@
 package guardtest
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -161,9 +162,26 @@ func TestWhatAKeyExchangeMayName(t *testing.T) {
 	w.net.nts[2].named = w.net.nts[0].addr.String()
 	w.start()
 	s := w.turn(t, 10*time.Minute)
-	if x := s.Servers[2].Reason + s.Servers[0].Reason; !strings.Contains(x, "stands for") || !s.Synchronized {
+	if n := refused(s); len(n) != 1 || !s.Synchronized {
 		t.Errorf("two hosts of one server: %+v", s.Servers)
 	}
+	w = ntsWorld()
+	w.net.nts[0].named, w.net.nts[0].foreign = w.net.nts[1].named, true
+	w.start()
+	s = w.turn(t, 10*time.Minute)
+	if n := refused(s); !slices.Equal(n, []string{w.net.nts[0].name}) || !s.Synchronized {
+		t.Errorf("a host that names the server of another: %+v", s.Servers)
+	}
+}
+
+// refused are the hosts whose server stands for another one already.
+func refused(s guard.Status) (hosts []string) {
+	for _, x := range s.Servers {
+		if strings.Contains(x.Reason, "stands for") {
+			hosts = append(hosts, x.Name)
+		}
+	}
+	return hosts
 }
 
 // TestTimeOutsideTheCertificate is not believed (RFC 8915 section 8.5).
