@@ -229,6 +229,12 @@ func (g *Guard) spendAt(r *keyring) Key {
 	b := g.bucket(r.at.Addr())
 	b.fill(g.now.Mono)
 	b.tokens--
+	return g.recordHost(r)
+}
+
+// recordHost has the ledger keep the bucket of whom keys are exchanged with.
+func (g *Guard) recordHost(r *keyring) Key {
+	b := g.bucket(r.at.Addr())
 	return g.record(Record{Kind: KindServer, Server: &ServerRecord{Addr: r.at, Name: r.host, Tokens: b.tokens, TokensAt: g.wall(b.at)}})
 }
 
@@ -275,15 +281,20 @@ func (g *Guard) keysFailed(s *server, why string) {
 	r.fails = min(r.fails+1, 16)
 	r.why, r.next = why, g.now.Mono+g.backoff(r.fails)
 	for _, o := range g.sources {
-		if o.has(s) && len(r.cookies) == 0 && len(o.answers) > 1 {
+		if o.has(s) && len(r.cookies) == 0 {
 			g.turnHost(o, s)
 		}
 	}
 }
 
-// turnHost has keys exchanged at the next address of a host.
+// turnHost has keys exchanged at the next address of a host. It may be another one
+// than it was, or than it was for the run that left the keys: its name is looked up
+// again, hourly at most.
 func (g *Guard) turnHost(o *source, s *server) {
-	o.turn++
+	if len(o.answers) > 1 {
+		o.turn++
+	}
+	o.want = o.want || o.job == 0 && !o.literal.IsValid()
 	s.nts.at, s.nts.proven = netip.AddrPortFrom(g.answer(o), o.port), false
 	g.move(s, netip.AddrPortFrom(s.nts.at.Addr(), 123))
 }

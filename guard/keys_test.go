@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -148,6 +149,29 @@ func TestADenialIsOfAnAddress(t *testing.T) {
 	}
 }
 
+// TestAHostThatMoved is looked up anew, and found where it is now, be it that its
+// keys are of the run before.
+func TestAHostThatMoved(t *testing.T) {
+	g := at()
+	s := g.keyedHost("one.example", "2001:db8:a::1")
+	o := g.sources[0]
+	g.exchangeKeys(s, "")
+	s.nts.cookies = nil
+	g.keysFailed(s, "too slow")
+	if !o.want {
+		t.Fatal("its name is not looked up again")
+	}
+	o.want, o.job = false, g.key()
+	g.resolved(Resolved{Key: o.job, Addrs: []netip.Addr{addr("2001:db8:b::1")}})
+	g.keysFailed(s, "too slow")
+	if s.nts.at.Addr() != addr("2001:db8:b::1") || s.addr.Addr() != s.nts.at.Addr() {
+		t.Errorf("keys are to be exchanged at %s, it is asked at %s", s.nts.at, s.addr)
+	}
+	if o.next < g.now.Mono+reresolve {
+		t.Error("it is looked up more than once an hour")
+	}
+}
+
 // TestAHostOfTheOwnNetwork: who is written as a private address may be asked there,
 // and may not send us to another one.
 func TestAHostOfTheOwnNetwork(t *testing.T) {
@@ -158,5 +182,19 @@ func TestAHostOfTheOwnNetwork(t *testing.T) {
 	}
 	if g.exchangeKeys(s, "10.0.0.2"); s.nts.ready() || !strings.Contains(s.nts.why, "private") {
 		t.Errorf("%q", s.nts.why)
+	}
+}
+
+// TestAStepKeepsTheBucketsOfHosts: the ledger has the buckets of key exchanges by
+// the clock as it is then.
+func TestAStepKeepsTheBucketsOfHosts(t *testing.T) {
+	g := at()
+	s := g.keyedHost("one.example", "2001:db8:a::1")
+	g.exchangeKeys(s, "2001:db8:f::1")
+	g.spendAt(s.nts)
+	g.ledger.records = nil
+	g.recordBuckets()
+	if !slices.ContainsFunc(g.ledger.records, func(r Record) bool { return r.Server != nil && r.Server.Addr == s.nts.at && r.Server.Tokens == 3 }) {
+		t.Errorf("%+v", g.ledger.records)
 	}
 }

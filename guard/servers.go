@@ -140,6 +140,11 @@ func (g *Guard) recordBuckets() {
 	for _, s := range g.servers {
 		g.recordServer(s, "")
 	}
+	for _, o := range g.sources {
+		if o.ring != nil && o.ring.at.IsValid() {
+			g.recordHost(o.ring)
+		}
+	}
 }
 
 // server is the one at an address that is asked without protection.
