@@ -53,7 +53,9 @@
 //
 // A machine has one vote, whoever leads to it: of hosts that lead to one address the
 // first whose keys bring an answer, before whoever is asked there without protection.
-// The word of a host alone takes nothing from another one.
+// The word of a host alone takes nothing from another one. Beside hosts of time.nts
+// nobody is believed without one of them: else dropping their packets is enough to
+// be rid of NTS (RFC 8915 section 8.7).
 //
 // # Files, one a noun
 //

@@ -198,3 +198,26 @@ func TestAStepKeepsTheBucketsOfHosts(t *testing.T) {
 		t.Errorf("%+v", g.ledger.records)
 	}
 }
+
+// TestNobodyStandsInForHosts: whoever keeps the answers of every host of time.nts
+// from us, and makes those of all others, moves nothing.
+func TestNobodyStandsInForHosts(t *testing.T) {
+	g := at()
+	s := g.keyedHost("one.example", "2001:db8:a::1")
+	g.exchangeKeys(s, "")
+	vote := func(hosts ...*server) selection.Result {
+		for _, o := range append(hosts, g.servers[1:]...) {
+			g.answers(o, Answered{})
+		}
+		return g.judge()
+	}
+	for _, a := range []string{"2001:db8:b::1", "2001:db8:c::1", "2001:db8:d::1"} {
+		g.servers = append(g.servers, poolServer(a))
+	}
+	if res := vote(); res.Agreed || !strings.Contains(res.Reason, "time.nts") || g.clock.lastAgreed != 0 {
+		t.Errorf("%+v", res)
+	}
+	if res := vote(s); !res.Agreed {
+		t.Errorf("with the host: %+v", res)
+	}
+}

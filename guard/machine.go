@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"ntpveil/guard/selection"
 )
 
 // A machine has one vote and one set of limits, whoever led us to it: a name, a
@@ -94,6 +96,21 @@ func (g *Guard) voteless() {
 			s.fresh, s.failed = false, fmt.Sprintf("its vote is that of %s (time.nts), which leads to the same address", o.nts)
 		}
 	}
+}
+
+// stripped is why a vote that was won is not believed: there are hosts of time.nts
+// and none of them was among the winners. Whoever is on the way can keep all of them
+// from us, and answer for everybody else (RFC 8915 section 8.7).
+func (g *Guard) stripped(res selection.Result, from []*server) string {
+	if !res.Agreed || len(g.conf.NTS) == 0 {
+		return ""
+	}
+	for i, s := range from {
+		if v := res.Verdicts[i].State; s.nts != nil && (v == selection.Selected || v == selection.Apart) {
+			return ""
+		}
+	}
+	return "no host of time.nts is among those that agree: the others are not believed without one"
 }
 
 // besideHost reports whether a pool's server is out of the block that a host of

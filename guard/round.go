@@ -188,6 +188,7 @@ func (g *Guard) judge() selection.Result {
 	}
 	res := selection.Judge(cands, g.enough())
 	annul(&res, g.networkAlone(res, from))
+	annul(&res, g.stripped(res, from))
 	g.leapMajority(&res, from)
 	for i, s := range from {
 		s.verdict, s.judged = res.Verdicts[i], true
