@@ -238,3 +238,25 @@ func TestASyncThatCannotBeAnyMore(t *testing.T) {
 		t.Errorf("replied %+v", w.replies)
 	}
 }
+
+// TestAnotherNetworkDuringASync: its answers tell nothing of the new ways, and the
+// next one comes at once.
+func TestAnotherNetworkDuringASync(t *testing.T) {
+	w := newIdeal(t, nil)
+	w.start(10 * time.Hour)
+	w.midRound()
+	host, asked := w.g.host, w.asked[liar]
+	host.Link.Index++
+	w.step(HostSeen{host})
+	for w.g.round.active {
+		w.run(time.Second / 4)
+	}
+	if ways := w.g.clock.steer.Noise(); ways != 0 {
+		t.Errorf("answers over the network before were learnt from: noise %s", ways)
+	}
+	clear(w.silent)
+	w.run(15 * time.Second)
+	if w.asked[liar] == asked {
+		t.Errorf("the next sync comes in %s", w.g.round.next-w.now.Mono)
+	}
+}

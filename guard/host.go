@@ -43,6 +43,7 @@ func (g *Guard) seeHost(h Host) {
 	if n == g.network {
 		return
 	}
+	before := g.network
 	g.network = n
 	if first {
 		return
@@ -56,10 +57,21 @@ func (g *Guard) seeHost(h Host) {
 	if g.clock.steer.Servo != nil {
 		g.clock.steer.NewWays()
 	}
+	for _, s := range g.servers { // what came by another way tells nothing of the new one
+		s.fresh = s.fresh && n.of(s.addr.Addr()) == before.of(s.addr.Addr())
+	}
 	if n.usable() {
 		g.clock.stepAllowed = true
-		g.syncSoon()
+		g.round.next, g.round.soon = g.now.Mono, true // of one that is under way: after it
 	}
+}
+
+// of is the part by which a server is reached.
+func (n network) of(server netip.Addr) network {
+	if server.Is4() {
+		return network{link: n.link, source4: n.source4, gw4: n.gw4}
+	}
+	return network{link: n.link, prefix: n.prefix, source6: n.source6, gw6: n.gw6}
 }
 
 const noNetwork = "there is no default route"
