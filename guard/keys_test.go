@@ -221,3 +221,23 @@ func TestNobodyStandsInForHosts(t *testing.T) {
 		t.Errorf("with the host: %+v", res)
 	}
 }
+
+// TestAHostThatComesBack: of a host that the configuration no longer names it is
+// remembered which cookies were used.
+func TestAHostThatComesBack(t *testing.T) {
+	g := at()
+	s := g.keyedHost("time.example", "2001:db8:a::1")
+	g.exchangeKeys(s, "")
+	used, _ := g.spendCookie(s)
+	with := g.conf
+	without := with
+	without.NTS = nil
+	g.configure(without)
+	g.configure(with)
+	ring := g.sources[len(g.sources)-1].ring
+	g.restoreKeys(ring)
+	ring.stock([]Secret{used.Cookie, Secret("another")})
+	if ring == s.nts || len(ring.cookies) != 1 || string(ring.cookies[0]) != "another" {
+		t.Errorf("a cookie that was used is taken again: %d", len(ring.cookies))
+	}
+}

@@ -70,6 +70,11 @@ func (g *Guard) keepSources() {
 		lit, _ := netip.ParseAddr(c.Host)
 		add(source{name: c.Host, port: c.Port, literal: lit.Unmap(), ring: &keyring{host: c.Host, port: c.Port}})
 	}
+	for _, s := range old {
+		if s.ring != nil && !slices.Contains(g.sources, s) { // it may come back, and so may its cookies
+			g.ledger.keys[s.ring.String()] = NTSRecord{Used: s.ring.used}
+		}
+	}
 }
 
 // advanceSources begins the look-ups that are wanted and due, and gives up
