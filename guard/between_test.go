@@ -260,3 +260,15 @@ func TestAnotherNetworkDuringASync(t *testing.T) {
 		t.Errorf("the next sync comes in %s", w.g.round.next-w.now.Mono)
 	}
 }
+
+// TestTheLastSyncIsToldByTheClockAsItIs, not by what it was before that sync stepped it.
+func TestTheLastSyncIsToldByTheClockAsItIs(t *testing.T) {
+	w := newIdeal(t, nil)
+	w.stepped(-365 * day)
+	for w.start(0); w.g.clock.lastAgreed == 0; {
+		w.run(time.Second / 4)
+	}
+	if last := w.g.Status(w.now).Clock.LastSync; last == nil || w.now.Wall.Sub(*last).Abs() > time.Minute {
+		t.Errorf("last synchronised at %v, it is %v", last, w.now.Wall)
+	}
+}

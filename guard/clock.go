@@ -234,7 +234,7 @@ func (g *Guard) seeLate(ev ClockSeen) {
 func (g *Guard) made(ev ClockSeen, fix Fix, on ground) {
 	g.count(on, ev.Made+fix.Slew, g.beyondHonest())
 	g.steered(ev.At, fix, ev.Made)
-	g.clock.believed = fix.Sync
+	g.clock.believed, g.clock.agreedAt = fix.Sync, g.clock.agreedAt.Add(ev.Made)
 	if ev.Made != 0 {
 		g.recordBuckets()
 	}
