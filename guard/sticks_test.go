@@ -28,7 +28,7 @@ type trouble struct {
 // meanwhile, to people and to the kernel; and as soon as all is well again, so is the
 // clock, and nobody waits any more.
 func TestNothingSticks(t *testing.T) {
-	for seed := range uint64(80) {
+	for seed := range uint64(24) {
 		w := &trouble{ideal: newIdeal(t, func(c *Config) { c.Observe = seed%8 == 7 }), r: rand.New(rand.NewPCG(seed, 1)), orders: map[Key]bool{}, seed: seed}
 		w.host = w.g.host
 		w.start(time.Minute)
