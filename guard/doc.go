@@ -173,7 +173,9 @@
 // With NTS: no cookie is used twice, on two networks or after a restart, and no host
 // of time.nts is asked without protection (TestWorld, TestKeysOfADay); no lie of an
 // answer or of a key exchange is believed (package nts: TestNoLieIsBelieved,
-// TestNoRecordThatLiesIsTaken, TestWhoeverIsNotTheServer); against real servers TestNTS.
+// TestNoRecordThatLiesIsTaken, TestWhoeverIsNotTheServer); no host takes the server of
+// another, votes twice or is stood in for (TestNoHostTakesTheServerOfAnother,
+// TestOneMachineHasOneVote, TestNobodyStandsInForHosts); against real servers TestNTS.
 //
 // # Where this differs from the first design
 //

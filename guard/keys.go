@@ -294,7 +294,7 @@ func (g *Guard) turnHost(o *source, s *server) {
 	if len(o.answers) > 1 {
 		o.turn++
 	}
-	o.want = o.want || o.job == 0 && !o.literal.IsValid()
+	o.again()
 	s.nts.at, s.nts.proven = netip.AddrPortFrom(g.answer(o), o.port), false
 	g.move(s, netip.AddrPortFrom(s.nts.at.Addr(), 123))
 }

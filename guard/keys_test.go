@@ -172,6 +172,30 @@ func TestAHostThatMoved(t *testing.T) {
 	}
 }
 
+// TestAServerThatMoved: so is one that is asked without protection.
+func TestAServerThatMoved(t *testing.T) {
+	g := at()
+	g.sources = []*source{{name: "one.example", port: 123, known: true, answers: []netip.Addr{addr("2001:db8:a::1")}}}
+	g.network.source6 = g.host.Source6
+	g.choose()
+	s, o := g.servers[0], g.sources[0]
+	s.asked = reachLost
+	g.choose()
+	if !o.want || !s.chosen {
+		t.Fatalf("its name is looked up again: %t, it has its place: %t", o.want, s.chosen)
+	}
+	if g.choose() {
+		t.Error("nothing changed")
+	}
+	o.want, o.job = false, g.key()
+	g.resolved(Resolved{Key: o.job, Addrs: []netip.Addr{addr("2001:db8:b::1")}})
+	g.choose()
+	g.choose()
+	if all := g.chosenOnes(); len(all) != 1 || all[0].addr != netip.MustParseAddrPort("[2001:db8:b::1]:123") {
+		t.Errorf("it is asked at %s", all[0].addr)
+	}
+}
+
 // TestAHostOfTheOwnNetwork: who is written as a private address may be asked there,
 // and may not send us to another one.
 func TestAHostOfTheOwnNetwork(t *testing.T) {

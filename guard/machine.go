@@ -131,6 +131,15 @@ func (g *Guard) inherit(s *server) {
 	}
 }
 
+// home is the answer of its name that a server is at: of a host of time.nts, where
+// keys are exchanged.
+func (s *server) home() netip.Addr {
+	if s.nts != nil {
+		return s.nts.at.Addr()
+	}
+	return s.addr.Addr()
+}
+
 // move has a server stand for another address.
 func (g *Guard) move(s *server, to netip.AddrPort) {
 	if s.addr == to {

@@ -143,6 +143,15 @@ func (g *Guard) restorePool(r PoolRecord) {
 	}
 }
 
+// again has a name looked up that may have another address by now, hourly at most.
+func (s *source) again() bool {
+	if s.want || s.job != 0 || s.literal.IsValid() {
+		return false
+	}
+	s.want = true
+	return true
+}
+
 // fail ends a look-up that brought nothing: tried again, ever more slowly.
 func (s *source) fail(g *Guard, why string) {
 	if s.why != why {

@@ -59,15 +59,20 @@ func (g *Guard) deaf6() bool {
 // nextAnswer tries another address of a configured server that is lost. The
 // admin's choice itself stays, and status says what is wrong with it.
 func (g *Guard) nextAnswer(s *server, why string) bool {
+	changed := false
 	for _, o := range g.sources {
-		if !o.has(s) || len(o.answers) < 2 {
+		if !o.has(s) {
+			continue
+		}
+		changed = o.again() || changed
+		if len(o.answers) < 2 && o.answers[0] == s.home() {
 			continue
 		}
 		o.turn++
 		g.unseat(s, why)
 		return true
 	}
-	return false
+	return changed
 }
 
 // lost is why a server should give its place away, empty where it should not.
