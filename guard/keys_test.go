@@ -265,3 +265,30 @@ func TestAHostThatComesBack(t *testing.T) {
 		t.Errorf("a cookie that was used is taken again: %d", len(ring.cookies))
 	}
 }
+
+// TestACancelledExchangeLingers: what was on its way when it was given up is no
+// probe, and our reset of a connection has yet to leave.
+func TestACancelledExchangeLingers(t *testing.T) {
+	g := at()
+	s := g.keyedHost("one.example", "2001:db8:a::1")
+	for _, keys := range []bool{false, true} {
+		g.queries = []*query{{srv: s, to: s.addr, keys: keys, ask: g.key(), latest: g.now.Mono + exchange,
+			house: &address{addr: g.interfaceID(), kind: "throw-away", phase: held}}}
+		g.cancelQueries(s, "it is no longer configured")
+		g.advanceQueries()
+		if len(g.planSolicited()) != 1 || len(g.planAsks())+len(g.planKeyings()) != 0 {
+			t.Errorf("keys %t: its tuple is closed before its packets are gone", keys)
+		}
+		g.now.Mono += lingerFor
+		g.advanceQueries()
+		if len(g.planSolicited()) != 0 {
+			t.Errorf("keys %t: its tuple stays", keys)
+		}
+		q := &query{srv: s, to: s.addr, keys: keys, latest: g.now.Mono + exchange}
+		g.queries = []*query{q}
+		g.fail(q, "it never left")
+		if g.advanceQueries(); len(g.queries) != 0 {
+			t.Errorf("keys %t: what never left lingers", keys)
+		}
+	}
+}

@@ -225,9 +225,15 @@ func (g *Guard) watchAsk(q *query) {
 	}
 }
 
-// fail ends a query without a sample. The socket is closed, the tuple goes with it.
+// fail ends a query without a sample, and closes its socket. Where it left already
+// the tuple lingers: a late answer is no probe, and our reset of a TCP connection
+// has yet to leave, without which the server would go on for minutes.
 func (g *Guard) fail(q *query, why string) {
-	q.over, q.end, q.ask = true, g.now.Mono, 0
+	q.over, q.end = true, g.now.Mono
+	if q.ask != 0 {
+		q.end += lingerFor
+	}
+	q.ask = 0
 	if q.keys {
 		g.keysFailed(q.srv, why)
 		return
