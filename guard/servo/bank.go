@@ -15,7 +15,7 @@ const (
 var restlessness = []float64{1e-22, 1e-21, 1e-20, 1e-19, 1e-18, 1e-17, 1e-16, 1e-15, 1e-14}
 
 // noises are what a delay may tell.
-var noises = []noise{byExcess, bySpread}
+var noises = []noise{byExcess, bySpread, byTilt}
 
 // bank is several filters, one an assumption, and how much each is believed.
 type bank struct {

@@ -15,11 +15,12 @@ const (
 	// nine in ten crystals are within twice that.
 	UnknownFreq = 30e-6
 
-	maxServers = 16
-	maxReading = time.Hour // from where the phase is known to be: beyond it a Restart is due
-	maxPause   = 1e8       // s: three years without a reading
-	slewError  = 0.01      // of a slew: a kernel that sleeps notices its seconds late, 0.7 % was seen
-	queueLasts = 3600      // s: about as long somebody sends or fetches much
+	maxServers  = 16
+	maxReading  = time.Hour // from where the phase is known to be: beyond it a Restart is due
+	maxPause    = 1e8       // s: three years without a reading
+	slewError   = 0.01      // of a slew: a kernel that sleeps notices its seconds late, 0.7 % was seen
+	muchShorter = 0.75      // of the least delay that a way had
+	queueLasts  = 3600      // s: about as long somebody sends or fetches much
 )
 
 // Reading is one sample of a server that a vote found to tell the truth.
@@ -45,6 +46,8 @@ type Servo struct {
 	origin time.Duration // what phases are relative to, so that they are small numbers
 	at     float64       // s, monotonic: the time of the filters
 	course course
+	tilt   tilt
+	since  float64 // s, monotonic: since when the ways are about as short as they are known to be
 	queue  float64 // s, monotonic: since when all ways have a queue; 0: they have none
 	begun  bool
 }
@@ -81,7 +84,9 @@ func (s *Servo) Observe(readings []Reading) {
 		r := readings[0]
 		s.Restart(r.At, r.Offset, r.Delay)
 	}
+	s.shortened(readings)
 	s.meet(readings)
+	s.lean(readings)
 	queued := s.queued(readings)
 	s.bank.mix()
 	even := s.even(readings)
@@ -94,8 +99,10 @@ func (s *Servo) Observe(readings []Reading) {
 		s.pass(r.At.Seconds())
 		i := s.index(r.Server)
 		for k, m := range s.bank.models {
-			sigma := m.noise(s.ways[i], r.Delay.Seconds()) * max(even[k]/m.noise(s.ways[i], s.ways[i].typical()), 1)
-			likely[k] += m.update(firstBias+i, z.Seconds()+s.course.ahead(r.At.Seconds()), sigma*sigma+queued)
+			shift, sigma := m.noise(s.ways[i], r.Delay.Seconds())
+			_, usual := m.noise(s.ways[i], s.ways[i].typical())
+			sigma *= max(even[k]/usual, 1)
+			likely[k] += m.update(firstBias+i, z.Seconds()+s.course.ahead(r.At.Seconds())-shift, sigma*sigma+queued)
 		}
 	}
 	s.bank.weigh(likely)
@@ -113,6 +120,27 @@ func (s *Servo) bound() {
 	}
 }
 
+// shortened forgets what a queue taught that all ways had and nobody knew of: it
+// is over, and they are far shorter than was thought. The phase may be off by half
+// of that, and the frequency by what such a phase makes in the time since.
+func (s *Servo) shortened(readings []Reading) {
+	off, at := math.Inf(1), readings[0].At.Seconds()
+	for _, r := range readings {
+		i := s.index(r.Server)
+		if i < 0 || r.Delay.Seconds() > muchShorter*s.ways[i].least() {
+			return
+		}
+		off = min(off, (s.ways[i].typical()-r.Delay.Seconds())/2)
+	}
+	rate := min(off/max(at-s.since, 1), UnknownFreq)
+	for _, m := range s.bank.models {
+		m.add(phase, phase, off*off)
+		m.add(freq, freq, rate*rate)
+	}
+	s.NewWays()
+	s.since = at
+}
+
 // meet takes the delays of a round in. Of a new way no less asymmetry is thought
 // possible than of the one in the middle: a server that claims a tiny delay is not
 // the one that all others are measured by.
@@ -127,6 +155,16 @@ func (s *Servo) meet(readings []Reading) {
 	}
 }
 
+// lean takes in what a round tells of the direction that is loaded.
+func (s *Servo) lean(readings []Reading) {
+	var delays, offsets []float64
+	for _, r := range readings {
+		delays = append(delays, r.Delay.Seconds()-s.ways[s.index(r.Server)].least())
+		offsets = append(offsets, (r.Offset-s.origin+s.course.stepped).Seconds()+s.course.ahead(r.At.Seconds()))
+	}
+	s.tilt.learn(delays, offsets)
+}
+
 // even is, for each model, how precise the way in the middle of a round is usually.
 // No way counts as more precise: its delays are the word of one server, which tells
 // what it likes of how long it held a packet.
@@ -136,7 +174,8 @@ func (s *Servo) even(readings []Reading) []float64 {
 		var usual []float64
 		for _, r := range readings {
 			w := s.ways[s.index(r.Server)]
-			usual = append(usual, m.noise(w, w.typical()))
+			_, sigma := m.noise(w, w.typical())
+			usual = append(usual, sigma)
 		}
 		out[k] = median(usual)
 	}
@@ -208,7 +247,7 @@ func (s *Servo) way(server netip.AddrPort, delay float64) *way {
 		}
 		s.forget(oldest)
 	}
-	w := &way{server: server, trip: delay}
+	w := &way{tilt: &s.tilt, server: server, trip: delay}
 	s.ways = append(s.ways, w)
 	for _, m := range s.bank.models {
 		m.grow(w.asymmetry())
@@ -243,7 +282,8 @@ func (s *Servo) Noise() time.Duration {
 	for _, w := range s.ways {
 		sigma := 0.0
 		for k, m := range s.bank.models {
-			sigma += s.bank.weight[k] * m.noise(w, w.typical())
+			_, by := m.noise(w, w.typical())
+			sigma += s.bank.weight[k] * by
 		}
 		sum += 1 / (sigma * sigma)
 	}
@@ -258,6 +298,7 @@ func (s *Servo) Noise() time.Duration {
 func (s *Servo) Restart(at, offset, sigma time.Duration) {
 	s.pass(at.Seconds())
 	s.at, s.begun = max(s.at, at.Seconds()), true
+	s.since = s.at
 	sigma = min(max(sigma, time.Millisecond), maxReading)
 	ahead := s.course.ahead(s.at)
 	s.origin = offset + s.course.stepped
@@ -283,6 +324,7 @@ func (s *Servo) NewWays() {
 	for len(s.ways) > 0 {
 		s.forget(len(s.ways) - 1)
 	}
+	s.tilt = tilt{}
 }
 
 // Step tells that the disciplined clock was set forward, which ends a slew.
