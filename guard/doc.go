@@ -125,7 +125,8 @@
 // nothing, and a daemon that is killed goes on counting when it is back. Where none
 // comes back, or none ever ran, a process that `ntpveil rules apply` left behind puts
 // back a copy of the table, taken before, by netlink (nft.Copy). It leaves a daemon
-// that runs alone.
+// that runs alone. TestApplyAndLoseContact and TestApplyUnderDaemon kill the command
+// and the daemon, TestWorld judges every apply.
 //
 // Only a session confirms that began after the apply, for established connections
 // outlive any rules. A session is that of a login, as the kernel's audit has it, and

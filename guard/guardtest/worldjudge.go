@@ -25,6 +25,7 @@ type judge struct {
 	lost     map[netip.Addr]bool          // reported to this life to stand, then not
 	from     map[netip.Addr]time.Duration // when each address was asked from first
 	reload   time.Duration                // when the configuration last changed
+	applied  time.Duration                // when a preset last was
 	answers  int                          // good samples since the last Fix
 	others   bool                         // another than the network's server gave one in this life
 	flushed  bool
