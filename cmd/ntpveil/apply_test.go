@@ -88,6 +88,25 @@ func (h *host) awaitTable(what string, within time.Duration, ok func(string) boo
 	}
 }
 
+// awaitNoWatcher waits until no process watches a trial of this host.
+func (h *host) awaitNoWatcher(within time.Duration) {
+	h.Helper()
+	for end := time.Now().Add(within); ; time.Sleep(50 * time.Millisecond) {
+		found := false
+		lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, file := range lines {
+			text, _ := os.ReadFile(file)
+			found = found || strings.Contains(string(text), "\x00watch\x00--trials\x00"+h.path("trials"))
+		}
+		if !found {
+			return
+		}
+		if time.Now().After(end) {
+			h.Fatalf("somebody watches after %s", within)
+		}
+	}
+}
+
 func preset(name string) func(string) bool {
 	return func(table string) bool { return strings.Contains(table, "preset "+name+"\"") }
 }
@@ -147,6 +166,7 @@ func TestApplyAlone(t *testing.T) {
 	}
 	h.must("revert")
 	h.awaitTable("reverted", 0, preset("server"))
+	h.awaitNoWatcher(20 * time.Second) // nor does anybody wait for the end of that hour
 	h.must("apply", "lockdown", "--confirm", "1500ms")
 	h.must("remove")
 	time.Sleep(2 * time.Second)

@@ -19,7 +19,8 @@ import (
 )
 
 const (
-	readyFD       = 3 // where the watcher says that it watches
+	readyFD       = 3               // where the watcher says that it watches
+	lookEvery     = 5 * time.Second // whether the trial is over
 	readyIn       = 30 * time.Second
 	answerIn      = 5 * time.Second // for a daemon
 	rollBackPause = time.Second
@@ -78,11 +79,31 @@ func rulesWatchCmd(o *options) *cobra.Command {
 				_, _ = ready.WriteString("1")
 				_ = ready.Close()
 			}
-			if err := sleep(cmd.Context(), x.Until); err != nil {
+			if waits, err := t.outlast(cmd.Context(), x); err != nil || !waits {
 				return err
 			}
 			return o.rollBack(cmd.Context(), t, x.ID)
 		},
+	}
+}
+
+// outlast waits until a trial's time is up, and reports whether it waits to be
+// confirmed even then. It ends early once it does not.
+func (t trials) outlast(ctx context.Context, x *trial) (bool, error) {
+	for {
+		now, err := t.load()
+		switch {
+		case err != nil && x.Until > sysclock.Mono(): // it may be read the next time
+		case err != nil:
+			return true, nil
+		case now == nil || now.ID != x.ID || now.Until == 0:
+			return false, nil
+		case x.Until <= sysclock.Mono():
+			return true, nil
+		}
+		if err := sleep(ctx, min(x.Until, sysclock.Mono()+lookEvery)); err != nil {
+			return false, err
+		}
 	}
 }
 
@@ -112,7 +133,7 @@ func (o *options) rollBack(ctx context.Context, t trials, id string) error {
 			return err
 		}
 	}
-	return errors.New("roll back: the daemon runs and does not do it")
+	return errors.New("roll back: neither the daemon does it nor can it be done here")
 }
 
 func (o *options) tryRollBack(ctx context.Context, t trials, id string) (done bool, err error) {
@@ -122,8 +143,11 @@ func (o *options) tryRollBack(ctx context.Context, t trials, id string) (done bo
 	}
 	defer unlock()
 	x, err := t.load()
-	if err != nil || x == nil || x.ID != id || x.Until == 0 {
-		return true, err
+	if err != nil {
+		return false, nil
+	}
+	if x == nil || x.ID != id || x.Until == 0 {
+		return true, nil
 	}
 	socket, err := config.Socket(o.config, o.given)
 	if err != nil {
