@@ -348,7 +348,7 @@ func rootStartsItByHand(t *testing.T, m *machine, _ *network) {
 	m.run("systemctl", "stop", "ntpveil")
 	m.run("rm", "/var/lib/ntpveil/ledger.db")
 	m.run("systemd-run", "--quiet", "--unit=by-hand", "--service-type=notify", "ntpveil", "daemon", "--observe-clock")
-	if out, err := m.try("ntpveil", "daemon", "--observe-clock"); exitCode(err) != 1 || !strings.Contains(out, "another process has it open") {
+	if out, err := m.try("ntpveil", "daemon", "--observe-clock"); exitCode(err) != 1 || !strings.Contains(out, "another ntpveil runs in this network") {
 		t.Errorf("a second daemon: exit %d\n%s", exitCode(err), out)
 	}
 	m.run("systemctl", "stop", "by-hand")

@@ -99,6 +99,11 @@ func open(parts *daemon.Parts, c guard.Config) (closeAll func() error, err error
 			err = errors.Join(err, closing())
 		}
 	}()
+	claim, err := control.Alone() // before anything is touched
+	if err != nil {
+		return nil, err
+	}
+	closers = append(closers, claim)
 	book, err := ledger.Open(c.Ledger)
 	if err != nil {
 		return nil, err
