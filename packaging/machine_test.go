@@ -18,7 +18,10 @@ import (
 const (
 	release  = "bookworm"
 	packages = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,polkitd,policykit-1,nftables,iproute2," +
-		"systemd-timesyncd,procps,kmod,udev,ca-certificates,libnss-systemd,apt"
+		"systemd-timesyncd,procps,kmod,udev,ca-certificates,libnss-systemd,apt," + others
+	others = "firewalld,ufw,iptables,network-manager"
+	// asleep, until a test starts it, is what these packages enable.
+	asleep = `systemctl --root="$1" --quiet disable firewalld ufw NetworkManager NetworkManager-dispatcher NetworkManager-wait-online`
 )
 
 // machine is a container with a real systemd. What it changes in its root is
@@ -128,7 +131,7 @@ func (m *machine) property(name string) string {
 func root(t *testing.T) string {
 	t.Helper()
 	sum := fnv.New32a()
-	sum.Write([]byte(packages))
+	sum.Write([]byte(packages + asleep))
 	dir := filepath.Join(cacheDir(), fmt.Sprintf("%s-%08x", release, sum.Sum32()))
 	if err := os.MkdirAll(cacheDir(), 0o755); err != nil {
 		t.Fatal(err)
@@ -141,7 +144,7 @@ func root(t *testing.T) string {
 	if err := os.RemoveAll(dir + ".new"); err != nil {
 		t.Fatal(err)
 	}
-	run(t, "mmdebstrap", "--quiet", "--variant=minbase", "--include="+packages, release, dir+".new", mirror(t))
+	run(t, "mmdebstrap", "--quiet", "--variant=minbase", "--include="+packages, "--customize-hook="+asleep, release, dir+".new", mirror(t))
 	// Empty: each boot is a machine of its own, and none a first boot.
 	if err := os.WriteFile(dir+".new/etc/machine-id", nil, 0o444); err != nil {
 		t.Fatal(err)

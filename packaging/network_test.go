@@ -79,14 +79,21 @@ func (n *namespace) start(args ...string) {
 	})
 }
 
+// enter works in the namespace, on a thread that ends with it.
+func (n *namespace) enter(work func() error) error {
+	return onThread(func() error {
+		if err := unix.Setns(int(n.handle.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter network namespace: %w", err)
+		}
+		return work()
+	})
+}
+
 // listen opens a UDP socket in the namespace.
 func (n *namespace) listen(address string) *net.UDPConn {
 	n.t.Helper()
 	var conn *net.UDPConn
-	err := onThread(func() error {
-		if err := unix.Setns(int(n.handle.Fd()), unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("enter network namespace: %w", err)
-		}
+	err := n.enter(func() error {
 		at, err := net.ResolveUDPAddr("udp6", address)
 		if err == nil {
 			conn, err = net.ListenUDP("udp6", at)
@@ -104,6 +111,7 @@ func (n *namespace) listen(address string) *net.UDPConn {
 // three servers, real ones, whose time is shift away from this machine's.
 type network struct {
 	host    *namespace
+	router  *namespace
 	servers []string
 	beside  string // control socket of a chronyd that asks the same servers
 	socks   []string
@@ -115,8 +123,8 @@ func newNetwork(t *testing.T) *network {
 	t.Helper()
 	needRoot(t)
 	need(t, "chronyd", "chronyc", "radvd", "nsenter", "ip")
-	lan := &network{host: newNamespace(t), servers: []string{"2001:db8:a::123", "2001:db8:b::123", "2001:db8:c::123"}}
 	router := newNamespace(t)
+	lan := &network{host: newNamespace(t), router: router, servers: []string{"2001:db8:a::123", "2001:db8:b::123", "2001:db8:c::123"}}
 	lan.wire(router)
 	advertise(t, router)
 	serveShifted(router.listen("[2001:db8:ff::123]:123"))
