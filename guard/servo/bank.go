@@ -90,6 +90,9 @@ func (b *bank) blend(weight []float64) *filter {
 	clear(out.p)
 	out.q = 0
 	for i, m := range b.models {
+		if weight[i] == 0 { // most are, where a round begins
+			continue
+		}
 		for k, v := range m.x {
 			out.x[k] += weight[i] * v
 		}

@@ -42,6 +42,7 @@ type Estimate struct {
 // Servo follows one clock.
 type Servo struct {
 	bank   *bank
+	mean   *filter       // of the bank's; nil where that has changed since
 	ways   []*way        // one a server, in the order of their biases in the filters
 	origin time.Duration // what phases are relative to, so that they are small numbers
 	at     float64       // s, monotonic: the time of the filters
@@ -73,6 +74,7 @@ func bounded(freq float64) float64 {
 // Observe takes the readings of a round, in the order of their times. The first
 // of all sets the phase.
 func (s *Servo) Observe(readings []Reading) {
+	s.mean = nil
 	if len(readings) == 0 {
 		return
 	}
@@ -213,6 +215,7 @@ func (s *Servo) queued(readings []Reading) float64 {
 
 // pass lets the filters' time go on; it never runs back.
 func (s *Servo) pass(at float64) {
+	s.mean = nil
 	if at <= s.at {
 		return
 	}
@@ -235,6 +238,7 @@ func (s *Servo) index(server netip.AddrPort) int {
 // way is the way to a server; a new one, of such a delay, takes the place of the
 // one that was not heard of for longest, where there are too many.
 func (s *Servo) way(server netip.AddrPort, delay float64) *way {
+	s.mean = nil
 	if i := s.index(server); i >= 0 {
 		return s.ways[i]
 	}
@@ -256,6 +260,7 @@ func (s *Servo) way(server netip.AddrPort, delay float64) *way {
 }
 
 func (s *Servo) forget(i int) {
+	s.mean = nil
 	s.ways = append(s.ways[:i:i], s.ways[i+1:]...)
 	for _, m := range s.bank.models {
 		m.shrink(firstBias + i)
@@ -264,7 +269,10 @@ func (s *Servo) forget(i int) {
 
 // Estimate is what is known at a time not before the last reading.
 func (s *Servo) Estimate(at time.Duration) Estimate {
-	now := s.bank.blend(s.bank.weight)
+	if s.mean == nil {
+		s.mean = s.bank.blend(s.bank.weight)
+	}
+	now := s.mean.clone()
 	t := max(at.Seconds(), s.at)
 	now.predict(min(t-s.at, maxPause))
 	return Estimate{
@@ -296,6 +304,7 @@ func (s *Servo) Noise() time.Duration {
 // Restart sets the phase: by so much the disciplined clock is behind at a time,
 // give or take sigma. The frequency stays.
 func (s *Servo) Restart(at, offset, sigma time.Duration) {
+	s.mean = nil
 	s.pass(at.Seconds())
 	s.at, s.begun = max(s.at, at.Seconds()), true
 	s.since = s.at
@@ -310,6 +319,7 @@ func (s *Servo) Restart(at, offset, sigma time.Duration) {
 // Doubt keeps the frequency as a guess alone, as if nothing was known of the crystal,
 // and forgets by how much the servers differ, which was learnt by it.
 func (s *Servo) Doubt() {
+	s.mean = nil
 	for _, m := range s.bank.models {
 		m.alone(freq, UnknownFreq)
 		for i, w := range s.ways {
@@ -349,6 +359,7 @@ func (s *Servo) Leap(by time.Duration) {
 // Steer tells that from a time on the disciplined clock is slewed forward by a
 // phase, in place of what was left of the one before, and made faster by freq.
 func (s *Servo) Steer(at time.Duration, slew Slew, freq float64) {
+	s.mean = nil
 	slew.Phase = min(max(slew.Phase, -maxReading.Seconds()), maxReading.Seconds())
 	slew.First, slew.Constant = max(slew.First, at), min(max(slew.Constant, 0), 10)
 	for _, m := range s.bank.models {
