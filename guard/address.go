@@ -268,7 +268,9 @@ func (g *Guard) collided() bool { return g.round.noRotation > 0 && !g.due(g.roun
 
 // seeKernel takes what is in force.
 func (g *Guard) seeKernel(ev KernelSeen) {
+	lists := g.seen.Shield.Lists
 	g.seen, g.seenOnce, g.seenErr = ev.Kernel, true, ev.Err
+	g.noteLists(lists, ev.ListErr)
 	g.addrErr = ev.AddrErr
 	slices.SortFunc(g.seen.Addrs, func(a, b Addr) int { return a.Addr.Compare(b.Addr) })
 	slices.SortFunc(g.seen.Shield.Exposed, func(a, b rules.Exposed) int { return a.Addr.Compare(b.Addr) })

@@ -39,6 +39,7 @@ type Config struct {
 	Trusted      []netip.Prefix
 	Allow        []rules.Service
 	Hold         time.Duration
+	Lists        []rules.List // of prefixes to block
 	Owner        bool
 	LogGroup     uint16
 	IfImpossible string // "wait" or "ask-stable"

@@ -178,6 +178,16 @@
 // another, votes twice or is stood in for (TestNoHostTakesTheServerOfAnother,
 // TestOneMachineHasOneVote, TestNobodyStandsInForHosts); against real servers TestNTS.
 //
+// # Lists of prefixes
+//
+// shield.files cross the plan as name, digest and how many prefixes of each length
+// there are; the adapter reads the files again, fills sets that no rule looks at yet
+// (Shield.Block), and then changes the rules in one transaction. They come last in
+// the worker's pass, and no query waits for them. Who put the table up anew, as for
+// another preset or after a restart, is without the lists until they are filled.
+// A prefix of a list is met as a neighbourhood that never opens, but for what is the
+// host's own (set near6), which no list can close.
+//
 // # Where this differs from the first design
 //
 // A plan carries Kernel.Act: before configuration, ledger, host and kernel are

@@ -35,6 +35,7 @@ type (
 		OffFor  time.Duration // how long it was off, where Culprit is set
 		Err     error         // the first thing that could not be done with the shield
 		AddrErr error         // the same of the addresses
+		ListErr error         // the same of the lists of blocked prefixes
 	}
 
 	// ClockSeen ends a Fix; without a key it brings what was found at start.

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -277,4 +278,47 @@ func TestFactsOfThePreset(t *testing.T) {
 	if f := g.planShield().Facts; !slices.Equal(f.Outside, []string{"ppp0"}) {
 		t.Errorf("outside is %v", f.Outside)
 	}
+}
+
+// TestLists: what is the host's own is told with them, and status tells of each list
+// whether it is in force, and why not.
+func TestLists(t *testing.T) {
+	g := at()
+	if f := g.planShield().Facts; len(f.Near) > 0 {
+		t.Errorf("without a list %v is near", f.Near)
+	}
+	throwAway := addr("2001:db8:9::a")
+	g.addresses = []*address{{addr: throwAway, kind: "throw-away", phase: held}}
+	g.host.Addrs = append(g.host.Addrs, throwAway)
+	g.host.OnLink, g.host.Gateways, g.host.Resolvers = []netip.Prefix{prefix("192.0.2.0/25")}, []netip.Addr{addr("fe80::1")}, []netip.Addr{addr("2001:db8:53::53")}
+	g.conf.Lists = []rules.List{{Name: "/a", Digest: [32]byte{1}, Lengths: []rules.Length{{Bits: 24, Prefixes: 5}, {Six: true, Bits: 48, Prefixes: 2}}}}
+	want := []netip.Prefix{prefix("192.0.2.0/25"), prefix("2001:db8:1:1::55/128"), prefix("2001:db8:53::53/128")}
+	if s := g.planShield(); !slices.Equal(s.Facts.Near, want) || !rules.SameLists(s.Lists, g.conf.Lists) {
+		t.Errorf("near is %v, %d lists", s.Facts.Near, len(s.Lists))
+	}
+	see := func(lists []rules.List, err error, inForce bool, note string) {
+		t.Helper()
+		n := len(g.ledger.records)
+		g.seeKernel(KernelSeen{Kernel: Kernel{Shield: rules.Shield{Mode: rules.Enforce, Lists: lists}}, ListErr: err})
+		if got := g.shieldStatus().Lists; len(got) != 1 || got[0] != (ListStatus{"/a", 7, inForce}) {
+			t.Errorf("status %+v", got)
+		}
+		said := ""
+		for _, r := range g.ledger.records[n:] {
+			said += r.Text
+		}
+		if said != note {
+			t.Errorf("noted %q, want %q", said, note)
+		}
+		weak := slices.ContainsFunc(g.weaknesses(), func(w Weakness) bool { return w.Code == "lists" })
+		if weak != (err != nil) || g.seenErr != nil {
+			t.Errorf("weakness %v, shield %v", weak, g.seenErr)
+		}
+	}
+	see(nil, nil, false, "")
+	see(nil, errors.New("no file"), false, "no file")
+	see(nil, errors.New("no file"), false, "")
+	see(g.conf.Lists, nil, true, "7 prefixes of 1 lists are blocked")
+	see(g.conf.Lists, nil, true, "")
+	see(nil, nil, false, "no list of prefixes is blocked any more")
 }

@@ -131,7 +131,7 @@ func (g *Guard) hoodStatus() []HoodStatus {
 }
 
 func (g *Guard) shieldStatus() ShieldStatus {
-	s := ShieldStatus{Table: "inet ntpveil", Preset: g.conf.Preset, Applied: g.applied.byAdmin}
+	s := ShieldStatus{Table: "inet ntpveil", Preset: g.conf.Preset, Lists: g.listStatus(), Applied: g.applied.byAdmin}
 	if by := g.applied.until; by != 0 {
 		at := g.wall(by)
 		s.ConfirmBy = &at
@@ -156,6 +156,15 @@ func (g *Guard) shieldStatus() ShieldStatus {
 	return s
 }
 
+func (g *Guard) listStatus() []ListStatus {
+	out := []ListStatus{}
+	inForce := rules.SameLists(g.conf.Lists, g.seen.Shield.Lists)
+	for _, l := range g.conf.Lists {
+		out = append(out, ListStatus{File: l.Name, Prefixes: l.Prefixes(), InForce: inForce})
+	}
+	return out
+}
+
 // weaknesses says, in plain words, what is weaker than it could be and why.
 func (g *Guard) weaknesses() []Weakness {
 	out := []Weakness{}
@@ -165,6 +174,9 @@ func (g *Guard) weaknesses() []Weakness {
 	}
 	if st := g.shieldStatus(); st.State != "in force" {
 		add("shield-"+st.State, "the shield drops nothing: "+st.Reason)
+	}
+	if g.listSaid != "" {
+		add("lists", g.listSaid)
 	}
 	if g.clock.localRTC && !g.conf.Observe {
 		add("local-rtc", "the hardware clock holds local time (/etc/adjtime), so that it is left alone, and the kernel says of its clock that it is not synchronised; `timedatectl set-local-rtc 0` changes that")

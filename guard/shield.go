@@ -2,6 +2,7 @@ package guard
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -69,7 +70,7 @@ func (g *Guard) planShield() rules.Shield {
 		Mode: mode, Preset: g.conf.Preset, Owner: g.conf.Owner, LogGroup: g.conf.LogGroup,
 		Hold: g.conf.Hold, Choices: g.conf.Choices, Facts: g.planFacts(),
 		Devices: slices.Clone(g.host.Devices), Allow: slices.Clone(g.conf.Allow), Trusted: slices.Clone(g.conf.Trusted),
-		Exposed: g.planExposed(), Solicited: g.planSolicited(), Hoods: g.planHoods(),
+		Lists: slices.Clone(g.conf.Lists), Exposed: g.planExposed(), Solicited: g.planSolicited(), Hoods: g.planHoods(),
 	}
 }
 
@@ -85,7 +86,45 @@ func (g *Guard) planFacts() (f rules.Facts) {
 	if g.conf.Choices.Learn != rules.FromNothing {
 		f.Own = g.conf.Choices.Own(g.host.OwnPrefixes())
 	}
+	if len(g.conf.Lists) > 0 {
+		f.Near = g.near()
+	}
 	return f
+}
+
+// near is what of the host's own no list blocks. Throw-away addresses come and go,
+// and lie on the link.
+func (g *Guard) near() []netip.Prefix {
+	h := g.host
+	h.Addrs = slices.DeleteFunc(slices.Clone(h.Addrs), func(a netip.Addr) bool { return g.address(a) != nil })
+	return rules.Widest(h.OwnPrefixes())
+}
+
+// noteLists says when the lists of blocked prefixes came into force, changed or
+// could not be read.
+func (g *Guard) noteLists(before []rules.List, err error) {
+	said := ""
+	if err != nil {
+		said = err.Error()
+	}
+	if said != "" && said != g.listSaid {
+		g.note(KindShield, said)
+	}
+	g.listSaid = said
+	switch now := g.seen.Shield.Lists; {
+	case rules.SameLists(before, now):
+	case len(now) == 0:
+		g.note(KindShield, "no list of prefixes is blocked any more")
+	default:
+		g.note(KindShield, fmt.Sprintf("%d prefixes of %d lists are blocked", prefixesOf(now), len(now)))
+	}
+}
+
+func prefixesOf(lists []rules.List) (n int) {
+	for _, l := range lists {
+		n += l.Prefixes()
+	}
+	return n
 }
 
 func (g *Guard) planAddrs() []Addr {

@@ -73,9 +73,17 @@ type ShieldStatus struct {
 	Preset string     `json:"preset"`
 	Until  *time.Time `json:"until,omitempty"` // end of a disarm
 
-	Applied   bool       `json:"applied,omitempty"`    // the preset was applied by an admin, and is not the configured one's
-	ConfirmBy *time.Time `json:"confirm_by,omitempty"` // it is rolled back then, unless it is confirmed
-	Reason    string     `json:"reason,omitempty"`
+	Applied   bool         `json:"applied,omitempty"`    // the preset was applied by an admin, and is not the configured one's
+	ConfirmBy *time.Time   `json:"confirm_by,omitempty"` // it is rolled back then, unless it is confirmed
+	Reason    string       `json:"reason,omitempty"`
+	Lists     []ListStatus `json:"lists"`
+}
+
+// ListStatus is one list of blocked prefixes.
+type ListStatus struct {
+	File     string `json:"file"`
+	Prefixes int    `json:"prefixes"`
+	InForce  bool   `json:"in_force"`
 }
 
 // Weakness is something that is weaker than it could be, and why.

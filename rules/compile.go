@@ -63,7 +63,7 @@ func (s Shield) SameFrame(o Shield) bool {
 	return s.Mode == o.Mode && s.Preset == o.Preset && s.Owner == o.Owner && s.LogGroup == o.LogGroup &&
 		slices.Equal(s.Devices, o.Devices) && slices.Equal(s.Allow, o.Allow) && slices.Equal(Widest(s.Trusted), Widest(o.Trusted)) &&
 		s.Hold == o.Hold && s.Choices == o.Choices && s.Facts.equal(o.Facts) &&
-		slices.Equal(s.lookedUp(true), o.lookedUp(true)) && slices.Equal(s.lookedUp(false), o.lookedUp(false))
+		slices.Equal(s.lookedUp(true), o.lookedUp(true)) && slices.Equal(s.lookedUp(false), o.lookedUp(false)) && SameLists(s.Lists, o.Lists)
 }
 
 // Comment is the comment of the shield's table.
@@ -256,7 +256,7 @@ func strangers(s Shield, six bool) []Rule {
 
 // ends are the rules by which a packet is closed out.
 func ends(s Shield, six bool) []Rule {
-	out := append(lookups(s, six), recalls(s, six)...)
+	out := slices.Concat(lookups(s, six), recalls(s, six), blocks(s, six))
 	if s.Choices.Everyone {
 		family := v4
 		if six {

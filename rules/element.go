@@ -33,7 +33,7 @@ func (s Shield) Sets() []Set {
 			sets = append(sets, hoodsOf(s, six, bits))
 		}
 	}
-	return append(sets, s.learning()...)
+	return slices.Concat(sets, s.learning(), s.blocking())
 }
 
 // alone reports whether no daemon has a part in the table: nobody fills the sets

@@ -36,11 +36,13 @@ type (
 		Prefix netip.Prefix
 	}
 	// In holds where the fields, one after the other, are an element of a set.
-	// Bits > 0 keeps that many leading bits of a single address field.
+	// Bits > 0 keeps that many leading bits of a single address field. Not turns it
+	// round.
 	In struct {
 		Fields []Field
 		Bits   int
 		Set    string
+		Not    bool
 	}
 	// From holds where the packet came in by a device of that name.
 	From struct{ Device string }
@@ -143,6 +145,9 @@ func (e In) String() string {
 	text := strings.Join(names, " . ")
 	if e.Bits > 0 {
 		text += " & " + Mask(e.Fields[0].Bits(), e.Bits).String()
+	}
+	if e.Not {
+		text += " !="
 	}
 	return text + " @" + e.Set
 }

@@ -67,6 +67,7 @@ type Facts struct {
 	Outside []string       // devices that lead outside, sorted
 	Users   []User         // those of the preset that there are, sorted by number
 	Own     []netip.Prefix // what Choices.Own makes of the host's own: the kernel never learns a neighbourhood in there
+	Near    []netip.Prefix // the host's own addresses, links, gateways and resolvers: no list blocks them
 }
 
 // User is a user of the host.
@@ -138,6 +139,10 @@ const (
 	learners6  = "learners6"
 	own4       = "own4"
 	own6       = "own6"
+	near4      = "near4"
+	near6      = "near6"
+	blocked4   = "blocked4" // with the prefix length and what tells lists apart, as in blocked4_24_1f3a9c02
+	blocked6   = "blocked6"
 
 	// Elements outlive their address by a day: at the shortest poll four servers
 	// make 5900 of them, and sixteen whose addresses are kept a day make 43,200.

@@ -40,6 +40,16 @@ func sample() Shield {
 	}
 }
 
+// listed is a shield with lists of prefixes.
+func listed() Shield {
+	s := Shield{Mode: Enforce, Preset: DefaultPreset, Facts: Facts{Near: prefixes("192.0.2.0/24", "2001:db8::/64")}}
+	s.Lists = []List{
+		{Name: "/a", Digest: [32]byte{1}, Lengths: []Length{{Bits: 24, Prefixes: 1000}, {Bits: 32, Prefixes: 7}, {Six: true, Bits: 48, Prefixes: 20}}},
+		{Name: "/b", Digest: [32]byte{2}, Lengths: []Length{{Bits: 8, Prefixes: 1}, {Bits: 24, Prefixes: 500}}},
+	}
+	return s
+}
+
 func compile(t *testing.T, s Shield) Table {
 	t.Helper()
 	table, err := Compile(s)
@@ -53,7 +63,7 @@ func compile(t *testing.T, s Shield) Table {
 func TestText(t *testing.T) {
 	observe := sample()
 	observe.Mode = Observe
-	for name, s := range map[string]Shield{"enforce": sample(), "observe": observe, "bare": {Mode: Enforce, Preset: DefaultPreset}} {
+	for name, s := range map[string]Shield{"enforce": sample(), "observe": observe, "lists": listed(), "bare": {Mode: Enforce, Preset: DefaultPreset}} {
 		got, path := compile(t, s).Text(time.Hour), "testdata/"+name+".nft"
 		if *rewrite {
 			if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
@@ -228,5 +238,27 @@ func TestSpan(t *testing.T) {
 		if got := span(d); got != want {
 			t.Errorf("%d: got %s, want %s", d, got, want)
 		}
+	}
+}
+
+// TestListsAreToldApart by what they hold, not by where they stand; sets of other
+// lists have other names.
+func TestListsAreToldApart(t *testing.T) {
+	a, b := listed(), listed()
+	b.Lists[0].Name = "/elsewhere"
+	if !SameLists(a.Lists, b.Lists) || !a.SameFrame(b) || a.Equal(b) {
+		t.Error("a list was moved: same frame, another wish")
+	}
+	b.Lists[0].Digest[31]++
+	if SameLists(a.Lists, b.Lists) || a.SameFrame(b) || BlockedSet(a.Lists, true, 48) == BlockedSet(b.Lists, true, 48) {
+		t.Error("a list was changed, and nobody notices")
+	}
+	for _, set := range a.Sets() {
+		if got := IsBlocked(set.Name); got != strings.HasPrefix(set.Name, "blocked") {
+			t.Errorf("%s is blocked: %v", set.Name, got)
+		}
+	}
+	if b.Lists = nil; len(Blocked(b.Lists)) > 0 || strings.Contains(compile(t, b).String(), "near") {
+		t.Error("without a list there is a set of what lists must not block")
 	}
 }

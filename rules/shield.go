@@ -44,6 +44,7 @@ type Shield struct {
 	Hold     time.Duration  // how long what the kernel learns by itself stays closed
 	Choices  Choices        // of the preset
 	Facts    Facts          // of the host, that these need
+	Lists    []List         // of prefixes to block, in the order in which they were configured
 
 	Exposed   []Exposed   // sorted by address
 	Solicited []Solicited // sorted (Compare)
@@ -86,14 +87,15 @@ func (s Shield) Equal(o Shield) bool {
 	return s.Mode == o.Mode && s.Preset == o.Preset && s.Owner == o.Owner && s.LogGroup == o.LogGroup &&
 		slices.Equal(s.Devices, o.Devices) && slices.Equal(s.Allow, o.Allow) && slices.Equal(s.Trusted, o.Trusted) &&
 		s.Hold == o.Hold && s.Choices == o.Choices && s.Facts.equal(o.Facts) &&
-		slices.Equal(s.Exposed, o.Exposed) && slices.Equal(s.Solicited, o.Solicited) && slices.Equal(s.Hoods, o.Hoods)
+		slices.Equal(s.Exposed, o.Exposed) && slices.Equal(s.Solicited, o.Solicited) && slices.Equal(s.Hoods, o.Hoods) &&
+		equalLists(s.Lists, o.Lists)
 }
 
 func (f Facts) equal(o Facts) bool {
-	return slices.Equal(f.Outside, o.Outside) && slices.Equal(f.Users, o.Users) && slices.Equal(f.Own, o.Own)
+	return slices.Equal(f.Outside, o.Outside) && slices.Equal(f.Users, o.Users) && slices.Equal(f.Own, o.Own) && slices.Equal(f.Near, o.Near)
 }
 
 // Clone is a copy that shares nothing.
 func (f Facts) Clone() Facts {
-	return Facts{Outside: slices.Clone(f.Outside), Users: slices.Clone(f.Users), Own: slices.Clone(f.Own)}
+	return Facts{Outside: slices.Clone(f.Outside), Users: slices.Clone(f.Users), Own: slices.Clone(f.Own), Near: slices.Clone(f.Near)}
 }

@@ -107,6 +107,9 @@ func printStatus(w io.Writer, s *guard.Status) error {
 		shield += " until " + when(s.Shield.Until)
 	}
 	fmt.Fprintf(t, "Shield:\t%s (table %s, preset %s)\n", loud(w, s.Shield.State != "in force", shield), s.Shield.Table, presetText(s.Shield))
+	if len(s.Shield.Lists) > 0 {
+		fmt.Fprintf(t, "Blocked:\t%s\n", listsText(w, s.Shield.Lists))
+	}
 	fmt.Fprintf(t, "Exposures:\t%d, %d neighbourhoods closed\n", s.ExposureCount, len(s.Neighbourhoods))
 	if err := t.Flush(); err != nil {
 		return err
@@ -137,6 +140,19 @@ func presetText(s guard.ShieldStatus) string {
 		return s.Preset + ", applied, until the host reboots"
 	}
 	return s.Preset
+}
+
+// listsText counts what lists block.
+func listsText(w io.Writer, lists []guard.ListStatus) string {
+	n, inForce := 0, true
+	for _, l := range lists {
+		n, inForce = n+l.Prefixes, inForce && l.InForce
+	}
+	text := fmt.Sprintf("%d prefixes of %d lists", n, len(lists))
+	if !inForce {
+		text += ", not in force (yet)"
+	}
+	return loud(w, !inForce, text)
 }
 
 // clockText has no figures where nothing was measured: zeros would look perfect.

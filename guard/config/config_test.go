@@ -369,3 +369,33 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestLists: they are read with the configuration, and an error in one is told with
+// its place, beside those of the configuration.
+func TestLists(t *testing.T) {
+	main := filepath.Join(t.TempDir(), "ntpveil.toml")
+	one, two := filepath.Join(filepath.Dir(main), "one"), filepath.Join(filepath.Dir(main), "two")
+	write(t, main, some+"[shield]\nfiles = ["+strict.Quote(one)+", "+strict.Quote(two)+"]")
+	write(t, one, "192.0.2.0/24\n2001:db8::/32\n")
+	write(t, two, `{"type": "cidr", "list": ["198.51.100.0/24"]}`)
+	c, err := Load(main, true)
+	if err != nil || len(c.Lists) != 2 || c.Lists[0].Prefixes() != 2 || c.Lists[1].Prefixes() != 1 || c.Lists[0].Digest == c.Lists[1].Digest {
+		t.Errorf("%+v, %v", c.Lists, err)
+	}
+	if text := Effective(c); !strings.Contains(text, "files = ["+strict.Quote(one)+", "+strict.Quote(two)+"]") {
+		t.Error(text)
+	}
+	write(t, one, "192.0.2.0/24\n 2001:db8::1/32\n")
+	if err := os.Remove(two); err != nil {
+		t.Fatal(err)
+	}
+	want := one + `:2:2: "2001:db8::1/32" has bits beyond its length: 2001:db8::/32 is meant?` + "\n" + two + ": read list: no such file or directory"
+	if _, err := Load(main, true); err == nil || err.Error() != want {
+		t.Errorf("%v\nwant\n%s", err, want)
+	}
+	write(t, main, some+"[shield]\nfiles = [\"list\", \"/dev/zero\", \"/dev/zero\"]")
+	want = main + `:4:10: shield.files: "list" is no absolute path` + "\n" + main + `:4:31: shield.files: "/dev/zero" stands twice` + "\n/dev/zero: read list: not a regular file"
+	if _, err := Load(main, true); err == nil || err.Error() != want {
+		t.Errorf("%v\nwant\n%s", err, want)
+	}
+}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,7 +57,7 @@ var keys = []key{
 	{"shield.allow", setAllow, func(c *guard.Config) string { return quoteAll(c.Allow) }},
 	length("shield.hold", func(d *draft) *time.Duration { return &d.Hold }, 0, 24*time.Hour),
 	flag("shield.owner", func(d *draft) *bool { return &d.Owner }),
-	notYet("shield.files", "lists of prefixes"),
+	{"shield.files", setFiles, getFiles},
 	number("shield.log_group", func(d *draft) *uint16 { return &d.LogGroup }, 0, 65535),
 	enum("shield.if_impossible", func(d *draft) *string { return &d.IfImpossible }, "wait", "ask-stable"),
 	text("ledger.path", func(d *draft) *string { return &d.Ledger }, path),
@@ -224,6 +225,33 @@ func setTrusted(d *draft, v *strict.Value) error {
 		}
 		return err
 	})
+}
+
+// setFiles takes the names of lists; Load reads them.
+func setFiles(d *draft, v *strict.Value) error {
+	d.Lists = nil
+	return strict.Each(v, func(s string) error {
+		switch {
+		case !filepath.IsAbs(s) || strings.ContainsRune(s, '\n'):
+			return fmt.Errorf("%q is no absolute path", s)
+		case slices.ContainsFunc(d.Lists, func(l rules.List) bool { return l.Name == s }):
+			return fmt.Errorf("%q stands twice", s)
+		case len(d.Lists) == maxLists:
+			return fmt.Errorf("at most %d files are read", maxLists)
+		}
+		d.Lists = append(d.Lists, rules.List{Name: s})
+		return nil
+	})
+}
+
+const maxLists = 64
+
+func getFiles(c *guard.Config) string {
+	var out []string
+	for _, l := range c.Lists {
+		out = append(out, l.Name)
+	}
+	return quoteList(out)
 }
 
 func setAllow(d *draft, v *strict.Value) error {

@@ -57,7 +57,8 @@ func load(path string, named bool, last ...File) (guard.Config, error) {
 	presets, bad := presetFiles(path)
 	errs = append(errs, bad...)
 	c, found := checked(files, presets, len(errs) == 0)
-	if errs = append(errs, found...); len(errs) > 0 {
+	errs = append(errs, found...)
+	if errs = append(errs, readLists(&c)...); len(errs) > 0 {
 		return guard.Config{}, errs
 	}
 	return c, nil

@@ -22,6 +22,8 @@ type fake struct {
 	calls   []string
 	fail    map[string]error
 	shield  rules.Shield
+	blocked []rules.List
+	slow    chan struct{} // closed when Block begins, which then takes until it is told to give up
 	addrs   []guard.Addr
 	records []guard.Record
 	notes   []string
@@ -66,10 +68,27 @@ func (f *fake) Grow(_ time.Duration, want rules.Shield) error {
 
 func (f *fake) Shrink(time.Duration, rules.Shield) error { return f.call("shrink") }
 
+func (f *fake) Block(ctx context.Context, _ time.Duration, want rules.Shield) (bool, error) {
+	if f.slow != nil && len(want.Lists) > 0 {
+		close(f.slow)
+		<-ctx.Done()
+		return false, ctx.Err()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.fail["block"]; err != nil || rules.SameLists(f.blocked, want.Lists) {
+		return false, err
+	}
+	f.blocked = want.Lists
+	return true, nil
+}
+
 func (f *fake) Seen(time.Duration) (rules.Shield, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.shield, nil
+	out := f.shield
+	out.Lists = f.blocked
+	return out, nil
 }
 
 func (f *fake) Watch(ctx context.Context, lost func(string)) error {
@@ -405,6 +424,49 @@ func TestNothingIsTouchedBeforeTheFirstWish(t *testing.T) {
 	_ = k.work()
 	if len(f.history()) != 0 {
 		t.Errorf("calls %v", f.history())
+	}
+}
+
+// TestListsComeLast: after all else was reported; their error is in every report until
+// it is over, and closes no gate.
+func TestListsComeLast(t *testing.T) {
+	f := newFake()
+	var seen []guard.KernelSeen
+	k := newKernel(f, fakeAddrs{f}, func() time.Duration { return time.Hour }, func(s guard.KernelSeen) { seen = append(seen, s) })
+	wish := guard.Kernel{Act: true, Shield: rules.Shield{Mode: rules.Enforce, Lists: []rules.List{{Name: "/a", Digest: [32]byte{1}}}}}
+	k.want(wish)
+	f.fail = map[string]error{"block": errors.New("no such file")}
+	if err := k.work(); err == nil || len(seen) != 2 || seen[0].ListErr != nil || seen[1].ListErr == nil || seen[1].Err != nil {
+		t.Errorf("%v, reported %+v", err, seen)
+	}
+	seen = nil
+	if err := k.work(); err == nil || seen[0].ListErr == nil {
+		t.Errorf("%v, reported %+v", err, seen)
+	}
+	f.fail, seen = nil, nil
+	if err := k.work(); err != nil || len(seen) != 2 || seen[1].ListErr != nil || len(seen[1].Kernel.Shield.Lists) != 1 {
+		t.Errorf("%v, reported %+v", err, seen)
+	}
+}
+
+// TestNobodyWaitsForLists: another wish has the worker give lists up for now.
+func TestNobodyWaitsForLists(t *testing.T) {
+	f := newFake()
+	f.slow = make(chan struct{})
+	k := newKernel(f, fakeAddrs{f}, func() time.Duration { return time.Hour }, func(guard.KernelSeen) {})
+	wish := guard.Kernel{Act: true, Shield: rules.Shield{Mode: rules.Enforce, Lists: []rules.List{{Name: "/a", Digest: [32]byte{1}}}}}
+	k.want(wish)
+	done := make(chan error)
+	go func() { done <- k.work() }()
+	<-f.slow
+	wish.Shield.Hold = time.Minute
+	k.want(wish)
+	if err := <-done; err != nil || k.listErr != nil {
+		t.Errorf("%v, %v", err, k.listErr)
+	}
+	f.slow = nil
+	if err := k.work(); err != nil || len(f.blocked) != 1 {
+		t.Errorf("%v, %d lists", err, len(f.blocked))
 	}
 }
 

@@ -36,10 +36,14 @@ type kernel struct {
 	wish    guard.Kernel
 	culprit string
 	lostAt  time.Duration
+
+	giveUp context.CancelFunc // ends an attempt at the lists: there is something to do that cannot wait
+
+	listErr error // of the last attempt at the lists; only the worker touches it
 }
 
 func newKernel(s Shield, a Addresses, now func() time.Duration, report func(guard.KernelSeen)) *kernel {
-	return &kernel{shield: s, addrs: a, now: now, report: report, poked: make(chan struct{}, 1), looks: make(chan chan struct{})}
+	return &kernel{shield: s, addrs: a, now: now, report: report, poked: make(chan struct{}, 1), looks: make(chan chan struct{}), giveUp: func() {}}
 }
 
 func (k *kernel) String() string { return "kernel worker" }
@@ -49,7 +53,9 @@ func (k *kernel) String() string { return "kernel worker" }
 func (k *kernel) want(w guard.Kernel) {
 	k.mu.Lock()
 	same := k.wish.Equal(w)
-	k.wish = w
+	if k.wish = w; !same {
+		k.giveUp()
+	}
 	k.mu.Unlock()
 	if !same {
 		k.poke()
@@ -86,6 +92,7 @@ func (k *kernel) lost(culprit string) {
 	if k.culprit == "" {
 		k.culprit, k.lostAt = culprit, k.now()
 	}
+	k.giveUp()
 	k.mu.Unlock()
 	k.poke()
 }
@@ -120,7 +127,7 @@ func (k *kernel) Run(ctx context.Context) error {
 }
 
 // work does one pass: apply, look, report.
-func (k *kernel) work() error {
+func (k *kernel) work() (err error) {
 	k.mu.Lock()
 	wish, culprit, lostAt := k.wish, k.culprit, k.lostAt
 	k.culprit = ""
@@ -141,7 +148,10 @@ func (k *kernel) work() error {
 		k.mu.Unlock()
 	}
 	k.report(seen)
-	return cmp.Or(seen.Err, seen.AddrErr, asWished(wish, seen.Kernel.Shield))
+	if shieldErr == nil {
+		err = k.block(wish)
+	}
+	return cmp.Or(err, seen.Err, seen.AddrErr, asWished(wish, seen.Kernel.Shield))
 }
 
 // asWished says what is not in force though it was just put up: somebody was
@@ -152,6 +162,33 @@ func asWished(wish guard.Kernel, seen rules.Shield) error {
 		return nil
 	}
 	return errors.New("see shield: it changed as soon as it was put up")
+}
+
+// block makes the lists of blocked prefixes what is wished. They come last, and are
+// given up for another wish: a million prefixes take seconds, and no query waits for
+// them.
+func (k *kernel) block(wish guard.Kernel) error {
+	if !wish.Act {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	k.mu.Lock()
+	k.giveUp = cancel
+	stale := k.culprit != "" || !k.wish.Equal(wish)
+	k.mu.Unlock()
+	if stale {
+		return nil
+	}
+	before := k.listErr
+	changed, err := k.shield.Block(ctx, k.now(), wish.Shield)
+	if errors.Is(err, context.Canceled) {
+		return nil // the worker was poked, and comes back to it
+	}
+	if k.listErr = err; changed || err != nil || before != nil {
+		k.report(k.look(nil, nil))
+	}
+	return err
 }
 
 func (k *kernel) apply(wish guard.Kernel) (shield, addrs error) {
@@ -175,5 +212,5 @@ func (k *kernel) look(shieldErr, addrErr error) guard.KernelSeen {
 	shield, e1 := k.shield.Seen(k.now())
 	addrs, ready, e2 := k.addrs.Seen(k.now())
 	return guard.KernelSeen{Kernel: guard.Kernel{Shield: shield, Addrs: addrs}, Ready: ready,
-		Err: cmp.Or(shieldErr, e1), AddrErr: cmp.Or(addrErr, e2)}
+		Err: cmp.Or(shieldErr, e1), AddrErr: cmp.Or(addrErr, e2), ListErr: k.listErr}
 }

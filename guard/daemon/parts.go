@@ -23,6 +23,11 @@ type Shield interface {
 	// neighbourhoods, trusted prefixes, devices. Exposed elements are never taken
 	// away; they run out. A want of mode Off removes the table.
 	Shrink(now time.Duration, want rules.Shield) error
+	// Block makes the lists of blocked prefixes those that want has: all of them or,
+	// after an error, those that were in force. Grow and Shrink leave them as they
+	// are, unless the whole table is made anew. It reports whether it changed anything,
+	// and gives up when ctx is done: nothing else can be done meanwhile.
+	Block(ctx context.Context, now time.Duration, want rules.Shield) (changed bool, err error)
 	// Seen is what is in force, read back from the kernel; Mode Off where there
 	// is no table of ours.
 	Seen(now time.Duration) (rules.Shield, error)

@@ -24,7 +24,7 @@ type listed struct {
 }
 
 // pure packages decide: no socket, no process, no netlink, no clock.
-var pure = []string{"ntpveil/guard", "ntpveil/guard/selection", "ntpveil/guard/servo", "ntpveil/rules", "ntpveil/rules/strict"}
+var pure = []string{"ntpveil/guard", "ntpveil/guard/selection", "ntpveil/guard/servo", "ntpveil/rules", "ntpveil/rules/strict", "ntpveil/rules/lists"}
 
 // forbidden is what a pure package may not even reach.
 var forbidden = []string{"net", "os/exec", "os/signal", "syscall/js", "golang.org/x/sys/unix", "github.com/vishvananda/netlink", "github.com/mdlayher/netlink", "github.com/google/nftables"}
@@ -37,7 +37,8 @@ var mayImport = map[string][]string{
 	"ntpveil/guard/servo":               {},
 	"ntpveil/rules/strict":              {},
 	"ntpveil/rules":                     {"ntpveil/rules/strict"},
-	"ntpveil/guard/config":              {"ntpveil/guard", "ntpveil/rules", "ntpveil/rules/strict"},
+	"ntpveil/rules/lists":               {"ntpveil/rules", "ntpveil/rules/strict"},
+	"ntpveil/guard/config":              {"ntpveil/guard", "ntpveil/rules", "ntpveil/rules/strict", "ntpveil/rules/lists"},
 	"ntpveil/guard/daemon":              {"ntpveil/guard", "ntpveil/rules"},
 	"ntpveil/guard/guardtest":           nil, // anything but cmd
 	"ntpveil/guard/guardtest/timeworld": {"ntpveil/guard", "ntpveil/guard/selection", "ntpveil/rules"},
@@ -47,7 +48,7 @@ var mayImport = map[string][]string{
 	"ntpveil/guard/lab/clockbench": nil,
 }
 
-var adapterMay = []string{"ntpveil/guard", "ntpveil/guard/selection", "ntpveil/rules"}
+var adapterMay = []string{"ntpveil/guard", "ntpveil/guard/selection", "ntpveil/rules", "ntpveil/rules/lists"}
 
 func list(t *testing.T) []listed {
 	t.Helper()

@@ -42,7 +42,7 @@ func (s *Shield) clear() {
 	s.exposed, s.tuples, s.hoods = map[netip.Addr]rules.Exposed{}, map[rules.Solicited]time.Duration{}, map[netip.Prefix]rules.Hood{}
 }
 
-// Fail makes a stage (Grow, Shrink, Seen or Watch) fail until it is told nil.
+// Fail makes a stage (Grow, Shrink, Block, Seen or Watch) fail until it is told nil.
 func (s *Shield) Fail(stage string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,6 +107,7 @@ func (s *Shield) Grow(now time.Duration, want rules.Shield) error {
 	}
 	old := s.static
 	s.static = want
+	s.static.Lists = old.Lists
 	s.static.Exposed, s.static.Solicited, s.static.Hoods = nil, nil, nil
 	s.static.Allow = slices.Clone(want.Allow)
 	s.static.Devices = slices.Concat(old.Devices, want.Devices)
@@ -160,6 +161,17 @@ func (s *Shield) Shrink(now time.Duration, want rules.Shield) error {
 	})
 	s.expire(now)
 	return nil
+}
+
+// Block makes the lists those that want has.
+func (s *Shield) Block(_ context.Context, _ time.Duration, want rules.Shield) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.fail["Block"]; err != nil || s.static.Mode == rules.Off || rules.SameLists(s.static.Lists, want.Lists) {
+		return false, err
+	}
+	s.static.Lists = slices.Clone(want.Lists)
+	return true, nil
 }
 
 // Seen is what is in force.

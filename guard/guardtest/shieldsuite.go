@@ -17,6 +17,7 @@ import (
 type ShieldAdapter interface {
 	Grow(now time.Duration, want rules.Shield) error
 	Shrink(now time.Duration, want rules.Shield) error
+	Block(ctx context.Context, now time.Duration, want rules.Shield) (changed bool, err error)
 	Seen(now time.Duration) (rules.Shield, error)
 	Watch(ctx context.Context, lost func(culprit string)) error
 	Close() error
@@ -37,6 +38,7 @@ func ShieldSuite(t *testing.T, open func(t *testing.T) ShieldBench) {
 		"nothing at first": suiteEmpty, "grow": suiteGrow, "grow adds only": suiteGrowAdds, "deadlines": suiteDeadlines,
 		"passed deadlines": suitePassed, "shrink": suiteShrink, "modes": suiteModes, "off": suiteOff,
 		"devices": suiteDevices, "trusted": suiteTrusted, "flush": suiteFlush, "watch ends": suiteWatchEnds, "reopen": suiteReopen,
+		"lists": suiteLists,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
 	}

@@ -37,7 +37,7 @@ func (st *state) fits(w rules.Shield) bool {
 	w.Exposed, w.Solicited = nil, nil // it is about definitions only
 	return !slices.ContainsFunc(w.Sets(), func(s rules.Set) bool {
 		have := st.sets[s.Name]
-		return have != nil && (have.flags != setFlags(s) || have.datatype != datatypes[s.Kind] || have.size != s.Size || have.timeout != s.Default)
+		return have != nil && !rules.IsBlocked(s.Name) && (have.flags != setFlags(s) || have.datatype != datatypes[s.Kind] || have.size != s.Size || have.timeout != s.Default)
 	})
 }
 

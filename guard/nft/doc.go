@@ -10,6 +10,8 @@
 //     before and is there afterwards.
 //   - What was added is read back before Grow returns; Seen tells only what was
 //     read from the kernel.
+//   - Lists of prefixes are in force whole or not at all (Block): that none was lost is
+//     known from the set being full, for it was made for just so many.
 //   - A deadline of an exposed address is never shortened, and its element is never
 //     removed but with the table.
 //   - A frame that this process did not put up, or that somebody else touched, is

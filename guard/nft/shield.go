@@ -24,6 +24,9 @@ type Shield struct {
 	// removed and added in one transaction. Found out at the first renewal.
 	renewByReplacing bool
 
+	blocked map[string]tally // what the sets of blocked prefixes in force hold
+	meddled atomic.Bool      // somebody else changed the table since they were looked at
+
 	watchBuffer int   // bytes
 	ports       ports // netlink ports of conn, so that Watch knows our own changes
 }
@@ -143,6 +146,7 @@ func (s *Shield) grow(now time.Duration, want rules.Shield) error {
 		}
 	}
 	union := want
+	union.Lists = s.inForce()
 	union.Devices = merged(want.Devices, armed)
 	union.Trusted = rules.Widest(slices.Concat(want.Trusted, have.Trusted))
 	union.Hoods = slices.Concat(want.Hoods, have.Hoods)
@@ -152,7 +156,7 @@ func (s *Shield) grow(now time.Duration, want rules.Shield) error {
 	// Made anew, with everything that is in it; the chain of a device that is
 	// wanted no longer would be refused if the device is gone.
 	have = s.st.shield(now, every)
-	union.Devices = want.Devices
+	union.Devices, union.Lists = want.Devices, nil // which Block brings back
 	union.Exposed = slices.Concat(want.Exposed, have.Exposed)
 	union.Solicited = slices.Concat(want.Solicited, have.Solicited)
 	return s.make(now, union)
@@ -185,6 +189,7 @@ func (s *Shield) shrink(now time.Duration, want rules.Shield) error {
 		return s.commit(b)
 	}
 	here := s.st.devices()
+	want.Lists = s.inForce()
 	want.Devices = slices.DeleteFunc(slices.Clone(want.Devices), func(d string) bool { return !slices.Contains(here, d) })
 	return s.apply(now, want, true)
 }
@@ -218,6 +223,7 @@ func (s *Shield) Seen(now time.Duration) (rules.Shield, error) {
 	f := s.frame.shield
 	out.Mode, out.Preset, out.LogGroup, out.Allow = f.Mode, f.Preset, f.LogGroup, slices.Clone(f.Allow)
 	out.Hold, out.Choices, out.Facts = f.Hold, f.Choices, f.Facts.Clone()
+	out.Lists = slices.Clone(f.Lists)
 	out.Owner, out.Devices = s.st.table.flags == ownerFlags, s.st.devices()
 	return out, nil
 }

@@ -99,7 +99,7 @@ func (c *conn) readOnce(at clock) (*state, error) {
 		return nil, err
 	}
 	for name, s := range st.sets {
-		if s.flags&(unix.NFT_SET_EVAL|unix.NFT_SET_ANONYMOUS) == 0 {
+		if s.flags&(unix.NFT_SET_EVAL|unix.NFT_SET_ANONYMOUS) == 0 && !rules.IsBlocked(name) {
 			if s.elems, err = c.readSet(at, name); err != nil {
 				return nil, err
 			}
@@ -116,7 +116,9 @@ func (c *conn) readFrame(st *state) error {
 		if s.flags&unix.NFT_SET_ANONYMOUS == 0 {
 			st.sets[s.name] = &setState{setSeen: s}
 		}
-		fmt.Fprintf(sum, "set %+v\n", s)
+		if !rules.IsBlocked(s.name) { // those that are being filled make no other frame
+			fmt.Fprintf(sum, "set %+v\n", s)
+		}
 	})
 	if err == nil {
 		st.chains, err = c.readChains()

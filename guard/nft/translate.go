@@ -159,7 +159,7 @@ func lookup(e rules.In) []expr.Any {
 	if e.Bits > 0 {
 		out = append(out, masked(e.Fields[0], e.Bits))
 	}
-	return append(out, &expr.Lookup{SourceRegister: 1, SetName: e.Set})
+	return append(out, &expr.Lookup{SourceRegister: 1, SetName: e.Set, Invert: e.Not})
 }
 
 // anyBit holds where conntrack has any of some bits set.

@@ -23,6 +23,11 @@ func (s *Shield) Watch(ctx context.Context, lost func(culprit string)) error {
 
 // watch also calls listening, each time that from then on no change is missed.
 func (s *Shield) watch(ctx context.Context, listening func(), lost func(culprit string)) error {
+	told := lost
+	lost = func(culprit string) {
+		s.meddled.Store(true)
+		told(culprit)
+	}
 	for again := false; ctx.Err() == nil; again = true {
 		nl, err := s.listen()
 		if err != nil {
