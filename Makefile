@@ -37,7 +37,7 @@ MAN   := dist/man/ntpveil.8 dist/man/ntpveil.toml.5 dist/man/ntpveil-preset.5
 SHELLS := bash zsh fish
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo setup test check lint fuzz bench bench-clock man completions install deb clean
+.PHONY: help build demo setup test check lint fuzz bench bench-clock bench-rules man completions install deb clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ bench: ## run the benchmarks
 bench-clock: setup ## measure ntpveil's clock against chronyd's (SEEDS worlds a profile, LENGTH each, side by side)
 	PATH="$$(packaging/setup --path)" $(ASROOT) go test ./guard/lab/clockbench -v -run '^TestBenchClock$$' -timeout 0 \
 		-args -bench-clock -seeds $(SEEDS) -length $(LENGTH)
+
+bench-rules: setup ## measure what the rules cost, against no table, nft -f and the layouts of peers
+	PATH="$$(packaging/setup --path)" $(ASROOT) go test ./guard/nft -v -run '^TestBenchRules$$' -timeout 0 -args -bench-rules
 
 man: $(MAN) ## build the man pages (needs scdoc)
 

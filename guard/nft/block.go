@@ -268,7 +268,11 @@ func (s *Shield) fill(ctx context.Context, all []blockedKeys) (map[string]tally,
 		return nil, err
 	}
 	for _, k := range all {
-		if err := s.pour(ctx, k); err != nil {
+		err := s.pour(ctx, k)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err != nil {
 			return nil, s.giveUp(err)
 		}
 	}
