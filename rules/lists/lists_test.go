@@ -90,7 +90,7 @@ func TestErrorsAreBounded(t *testing.T) {
 	if _, errs := Read("x", endless("::1\n"), func(netip.Prefix) {}); len(errs) != 1 || !strings.Contains(errs[0].Text, "more than 2097152 prefixes") {
 		t.Errorf("%v", errs)
 	}
-	if _, errs := Read("x", endless("#\n"), func(netip.Prefix) {}); len(errs) != 1 || errs[0].Text != "it is larger than 96 MiB" {
+	if _, errs := Read("x", endless("#"+strings.Repeat(" ", 1000)+"\n"), func(netip.Prefix) {}); len(errs) != 1 || errs[0].Text != "it is larger than 96 MiB" {
 		t.Errorf("%v", errs)
 	}
 }
@@ -117,7 +117,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		"a string":     io.MultiReader(strings.NewReader(`{"name": "`), endless("xxxx")),
 		"spaces":       io.MultiReader(strings.NewReader(`{"list": [`), endless("   \n")),
 		"objects":      io.MultiReader(strings.NewReader(`{"name": [`), io.LimitReader(endless("{},\n"), 8<<20)),
-		"a long line":  endless("x"),
+		"a long line":  endless(strings.Repeat("x", 4096)),
 		"the prefixes": io.MultiReader(strings.NewReader(`{"list": [`), endless(`"::1", `)),
 	} {
 		var before, after runtime.MemStats
