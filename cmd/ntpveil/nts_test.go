@@ -190,7 +190,8 @@ func (h *host) secret(texts ...string) {
 	}
 	text := strings.Join(texts, "\n")
 	for _, r := range kept.NTS {
-		if len(r.Cookies) != 8 || r.Server.Port() != 123 || len(r.Used) == 0 {
+		// One may be spent: on the sync that was about to begin when the daemon was stopped.
+		if n := len(r.Cookies); n != 8 && n != 7 || r.Server.Port() != 123 || len(r.Used) == 0 {
 			h.Errorf("%s has %d cookies for %s", r.Name, len(r.Cookies), r.Server)
 		}
 		for _, x := range append(r.Cookies, r.Keys.ToServer, r.Keys.ToClient) {
