@@ -31,7 +31,7 @@ func TestUpload(t *testing.T) {
 		"of three minutes, from the start on":  {0, 200, 6 * time.Minute, 1.8e-4},
 	} {
 		sum := 0.0
-		const seeds = 20
+		const seeds = 8
 		for seed := range uint64(seeds) {
 			e := newClockSim(upload(tt.from, tt.to), seed).run(newSteered(), 5*time.Hour, tt.since)
 			sum += e * e / seeds
