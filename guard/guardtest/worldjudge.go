@@ -337,11 +337,6 @@ func (w *World) judgeFix(f guard.Fix) {
 	j.moved = false
 }
 
-// Summary is what happened in the world, for a person.
-func (w *World) Summary() string {
-	return fmt.Sprintf("seed %d: %d asks, %d fixes, %d lives", w.Seed, w.judge.Asks, w.judge.Fixes, w.life)
-}
-
 // Tail is the end of the log.
 func (w *World) Tail(n int) string {
 	return strings.Join(w.Log[max(0, len(w.Log)-n):], "\n")

@@ -51,8 +51,6 @@ type layout struct {
 	load     func(t *testing.T, k *kernel, n int)
 }
 
-func (l layout) String() string { return fmt.Sprintf("%s, %d", l.name, l.prefixes) }
-
 // blockedAt is the i-th blocked prefix; its first address is the blocked one where a
 // layout knows addresses alone.
 func blockedAt(i int) netip.Prefix {
