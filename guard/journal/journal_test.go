@@ -106,9 +106,13 @@ func TestNobodyWaitsForTheServiceManager(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
 	t.Setenv("NOTIFY_SOCKET", path)
 	j := New(nil)
+	defer func() { // what still waits must not reach the next test's service manager
+		c.Close()
+		j.Close()
+		<-j.ended
+	}()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
