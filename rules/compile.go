@@ -136,7 +136,6 @@ func IngressName(device string) string {
 
 func prerouting(s Shield) Chain {
 	return Chain{Name: "prerouting", Hook: &Hook{Name: "prerouting", Priority: -450}, Rules: []Rule{
-		rule("the host itself", From{"lo"}, Accept{}),
 		rule("to a throw-away address, by any other device", v6, In{Fields: []Field{DAddr6}, Set: Exposed6}, Goto{"guard"}),
 	}}
 }
@@ -145,15 +144,19 @@ func prerouting(s Shield) Chain {
 // apply to it: a forged packet-too-big would change how the stable address behaves.
 func guard(s Shield) Chain {
 	return Chain{Name: "guard", Rules: []Rule{
+		itself,
 		rule("neighbour discovery, without extension headers", v6, Is{NextHdr6, ICMP6}, Is{HopLimit6, maxHop}, neighbours, Accept{}),
 		rule("the solicited answer", v6, Is{NextHdr6, UDP}, In{Fields: tuple6In, Set: Solicited6}, Accept{}),
 		rule("the solicited key exchange", v6, Is{NextHdr6, TCP}, In{Fields: keys6In, Set: Keys6}, Accept{}),
-		rule("probes, for each throw-away address", v6, Note{Set: Probes6, Field: DAddr6, Timeout: probesKept, Count: true}),
+		rule("probes, for each throw-away address", v6, Note{Set: Probes6, Field: DAddr6, Timeout: countsKept, Count: true}),
 		rule("tell ntpveil, at a bounded rate for each address", v6,
 			Note{Set: Limits6, Field: DAddr6, Limit: &Below{Rate: logRate, Burst: logBurst}}, Log{PrefixProbe, s.LogGroup, snaplen}),
 		{Exprs: end(s.Mode), Comment: say(s.Mode, "unsolicited, to a throw-away address")},
 	}}
 }
+
+// itself is asked for where a packet was suspected, which few are.
+var itself = rule("the host itself", From{"lo"}, Accept{})
 
 var (
 	neighbours = OneOf{TypeICMP6, []uint16{135, 136}}
@@ -187,14 +190,15 @@ func leaving(s Shield) Chain {
 // input guards the host's own addresses against closed neighbourhoods.
 func input(s Shield) Chain {
 	c := Chain{Name: "input", Hook: &Hook{Name: "input", Priority: -10}}
-	c.Rules = append(c.Rules, rule("the host itself", From{"lo"}, Accept{}))
 	if s.Choices.leafed(s.Allow) {
 		c.Rules = append(c.Rules, rule("NTP that is no answer", Is{Transport, UDP}, Is{DPortUDP, ntpPort}, NTPMode{Not: true, Mode: modeServer}, Goto{"leaf"}))
 	}
-	c.Rules = append(c.Rules,
-		rule("what the host has begun", Known{}, Accept{}),
-		rule("strangers, by IPv6", v6, Goto{"strangers6"}),
-		rule("strangers, by IPv4", v4, Goto{"strangers4"}))
+	c.Rules = append(c.Rules, rule("what the host has begun", Known{}, Accept{}))
+	if s.Choices.leafed(s.Allow) {
+		c.Rules = append(c.Rules, rule("NTP that nobody here asked for", Is{Transport, UDP}, Is{DPortUDP, ntpPort}, Goto{"leaf"}))
+	}
+	c.Rules = append(c.Rules, gate(s, true, "strangers6")...)
+	c.Rules = append(c.Rules, gate(s, false, "strangers4")...)
 	return c
 }
 
@@ -202,7 +206,7 @@ func input(s Shield) Chain {
 // dropped; echo stands there too.
 func strangers6(s Shield) Chain {
 	icmp := Is{Transport, ICMP6}
-	c := Chain{Name: "strangers6"}
+	c := Chain{Name: "strangers6", Rules: []Rule{itself}}
 	if !s.alone() {
 		c.Rules = append(c.Rules,
 			rule("the solicited answer, whatever conntrack says", v6, Is{Transport, UDP}, In{Fields: tuple6In, Set: Solicited6}, Accept{}),
@@ -221,7 +225,7 @@ func strangers6(s Shield) Chain {
 }
 
 func strangers4(s Shield) Chain {
-	c := Chain{Name: "strangers4"}
+	c := Chain{Name: "strangers4", Rules: []Rule{itself}}
 	if !s.alone() {
 		c.Rules = append(c.Rules,
 			rule("the solicited answer, whatever conntrack says", v4, Is{Transport, UDP}, In{Fields: tuple4In, Set: Solicited4}, Accept{}),
@@ -243,28 +247,75 @@ func strangers(s Shield, six bool) []Rule {
 	if six {
 		family, trusted = v6, In{Fields: []Field{SAddr6}, Set: Trusted6}
 	}
-	out := []Rule{rule("trusted", family, trusted, Accept{})}
-	if s.Choices.leafed(s.Allow) {
-		out = append(out, rule("NTP that nobody here asked for", family, Is{Transport, UDP}, Is{DPortUDP, ntpPort}, Goto{"leaf"}))
-	}
-	out = append(out, allowed(s, family)...)
+	out := append([]Rule{rule("trusted", family, trusted, Accept{})}, allowed(s, family)...)
 	if s.Choices.Listening {
 		out = append(out, rule("what somebody here listens for", family, OneOf{Transport, []uint16{TCP, UDP}}, Listening{}, Accept{}))
 	}
 	return append(out, ends(s, six)...)
 }
 
-// ends are the rules by which a packet is closed out.
-func ends(s Shield, six bool) []Rule {
-	out := slices.Concat(lookups(s, six), recalls(s, six), blocks(s, six))
+// closing is one reason to close a packet out: its source is in a set.
+type closing struct {
+	comment string
+	in      In
+	count   *Note  // what counts the packets of each prefix
+	more    []Expr // what else must hold, and what counts
+}
+
+// closings are all of a family.
+func closings(s Shield, six bool) []closing {
+	return slices.Concat(lookups(s, six), recalls(s, six), blocks(s, six))
+}
+
+// gate sends on those packets of strangers that one of the look-ups hits, or in a
+// perimeter all. What matches nothing, nearly everything, costs the look-ups and no more.
+func gate(s Shield, six bool, to string) (out []Rule) {
+	family, list := familyOf(six), closings(s, six)
 	if s.Choices.Everyone {
-		family := v4
-		if six {
-			family = v6
+		return []Rule{rule("strangers: this is a perimeter", family, Goto{to})}
+	}
+	for ; len(list) > mostInOne; list = list[1:] {
+		out = append(out, rule("perhaps "+list[0].comment, family, list[0].in, Goto{to}))
+	}
+	if len(list) == 0 {
+		return out
+	}
+	nowhere := []Expr{family}
+	for _, c := range list {
+		c.in.Not = true
+		nowhere = append(nowhere, c.in)
+	}
+	return append(out,
+		rule("strangers in none of these", append(nowhere, Accept{})...),
+		rule("strangers to be looked at", family, Goto{to}))
+}
+
+// mostInOne is how many look-ups are put into one rule, whose expressions the kernel takes
+// up to 4 KiB of: some 30.
+const mostInOne = 16
+
+// ends are the rules by which a packet is closed out, behind what must not be. A set
+// counts every look-up, so that the truth is counted apart, and by a rule of its own:
+// a full set of counts must not let anything in.
+func ends(s Shield, six bool) (out []Rule) {
+	family := familyOf(six)
+	for _, c := range closings(s, six) {
+		if c.count != nil {
+			out = append(out, rule("counted: "+c.comment, family, c.in, *c.count))
 		}
+		out = append(out, Rule{Comment: c.comment, Exprs: slices.Concat([]Expr{family, c.in}, c.more, []Expr{Goto{"closed"}})})
+	}
+	if s.Choices.Everyone {
 		out = append(out, rule("everyone else: this is a perimeter", family, Goto{"closed"}))
 	}
 	return out
+}
+
+func familyOf(six bool) Expr {
+	if six {
+		return v6
+	}
+	return v4
 }
 
 // published guards what the host publishes under its own addresses and forwards
@@ -352,15 +403,17 @@ func (s Service) rule(comment string, match ...Expr) Rule {
 
 // lookups are the neighbourhoods, one set a prefix length: a lookup costs 60 to
 // 130 ns up to a million elements.
-func lookups(s Shield, six bool) []Rule {
-	var out []Rule
+func lookups(s Shield, six bool) (out []closing) {
+	field := SAddr4
+	if six {
+		field = SAddr6
+	}
 	for _, bits := range s.lookedUp(six) {
-		family, field := v4, SAddr4
-		if six {
-			family, field = v6, SAddr6
-		}
-		out = append(out, rule(fmt.Sprintf("from a closed neighbourhood, a /%d", bits), family,
-			In{Fields: []Field{field}, Bits: bits, Set: hoodSet(six, bits)}, Goto{"closed"}))
+		out = append(out, closing{
+			comment: fmt.Sprintf("from a closed neighbourhood, a /%d", bits),
+			in:      In{Fields: []Field{field}, Bits: bits, Set: hoodSet(six, bits)},
+			count:   &Note{Set: droppedSet(six, bits), Field: field, Bits: bits, Timeout: countsKept, Count: true},
+		})
 	}
 	return out
 }

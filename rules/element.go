@@ -30,7 +30,7 @@ func (s Shield) Sets() []Set {
 		Set{Name: Trusted4, Kind: Addr4, Interval: true, Comment: "never closed", Elements: prefixElements(s.Trusted, false)})
 	for _, six := range []bool{true, false} {
 		for _, bits := range s.lookedUp(six) {
-			sets = append(sets, hoodsOf(s, six, bits))
+			sets = append(sets, hoodsOf(s, six, bits), droppedOf(six, bits))
 		}
 	}
 	return slices.Concat(sets, s.learning(), s.blocking())
@@ -73,7 +73,7 @@ func (s Shield) learning() []Set {
 }
 
 func hoodsOf(s Shield, six bool, bits int) Set {
-	set := Set{Name: hoodSet(six, bits), Kind: Addr4, Size: hoodSize, Timeout: true, Counter: true,
+	set := Set{Name: hoodSet(six, bits), Kind: Addr4, Size: hoodSize, Timeout: true,
 		Comment: fmt.Sprintf("closed neighbourhoods, each a /%d", bits)}
 	if six {
 		set.Kind = Addr6
@@ -83,6 +83,15 @@ func hoodsOf(s Shield, six bool, bits int) Set {
 			a := h.Prefix.Masked().Addr()
 			set.Elements = append(set.Elements, Element{Key: string(a.AsSlice()), Until: h.Until, Comment: hoodComment(h)})
 		}
+	}
+	return set
+}
+
+func droppedOf(six bool, bits int) Set {
+	set := Set{Name: droppedSet(six, bits), Kind: Addr4, Size: probedSize, Timeout: true, Dynamic: true,
+		Comment: fmt.Sprintf("unsolicited packets from each closed /%d", bits)}
+	if six {
+		set.Kind = Addr6
 	}
 	return set
 }
@@ -118,24 +127,46 @@ func hoodLengths(s Shield, six bool) []int {
 const usual4, usual6 = 24, 48
 
 func hoodSet(six bool, bits int) string {
-	name, usual := Hoods4, usual4
 	if six {
-		name, usual = Hoods6, usual6
+		return lengthSet(Hoods6, bits, usual6)
 	}
+	return lengthSet(Hoods4, bits, usual4)
+}
+
+func droppedSet(six bool, bits int) string {
+	if six {
+		return lengthSet(dropped6, bits, usual6)
+	}
+	return lengthSet(dropped4, bits, usual4)
+}
+
+func lengthSet(name string, bits, usual int) string {
 	if bits == usual {
 		return name
 	}
 	return fmt.Sprintf("%s_%d", name, bits)
 }
 
-// hoodPrefix is the prefix of a key in a set of neighbourhoods.
+// IsHoods reports whether a set is one of closed neighbourhoods.
+func IsHoods(set string) bool { return ofEither(set, Hoods4, Hoods6) }
+
+// IsCounts reports whether rules count packets in a set: to throw-away addresses, or
+// from neighbourhoods.
+func IsCounts(set string) bool { return set == Probes6 || ofEither(set, dropped4, dropped6) }
+
+func ofEither(set, four, six string) bool {
+	name, _, _ := strings.Cut(set, "_")
+	return name == four || name == six
+}
+
+// hoodPrefix is the prefix of a key in a set of neighbourhoods, or of their counts.
 func hoodPrefix(set string, key []byte) (netip.Prefix, bool) {
 	name, length, other := strings.Cut(set, "_")
 	bits, width := 0, 0
 	switch name {
-	case Hoods4:
+	case Hoods4, dropped4:
 		bits, width = usual4, 4
-	case Hoods6:
+	case Hoods6, dropped6:
 		bits, width = usual6, 16
 	}
 	if other {
@@ -252,8 +283,7 @@ func behind(p netip.Prefix) string {
 
 // Add puts an element that was read back from a set into the shield: the
 // opposite of Compile. It reports whether the set and the key made sense.
-// Dropped of an exposed address comes from set probes6, which is to be added
-// after exposed6, in order (see Sort).
+// Counts (IsCounts) are to be added after all else, in order (see Sort).
 func (s *Shield) Add(set string, key []byte, until time.Duration, comment string, packets uint64) bool {
 	a, isAddr := netip.AddrFromSlice(key)
 	switch set {
@@ -276,8 +306,14 @@ func (s *Shield) Add(set string, key []byte, until time.Duration, comment string
 		return ok
 	}
 	p, ok := hoodPrefix(set, key)
-	if ok {
-		s.Hoods = append(s.Hoods, Hood{Prefix: p, Server: hoodServer(comment), Until: until, Dropped: packets})
+	switch {
+	case ok && IsCounts(set):
+		i, found := slices.BinarySearchFunc(s.Hoods, p.String(), func(h Hood, p string) int { return strings.Compare(h.Prefix.String(), p) })
+		if found {
+			s.Hoods[i].Dropped = packets
+		}
+	case ok:
+		s.Hoods = append(s.Hoods, Hood{Prefix: p, Server: hoodServer(comment), Until: until})
 	}
 	return ok
 }

@@ -103,18 +103,18 @@ func learning(s Shield, six bool) Chain {
 }
 
 // recalls look up what the kernel learnt by itself.
-func recalls(s Shield, six bool) []Rule {
+func recalls(s Shield, six bool) []closing {
 	if s.learns() == FromNothing {
 		return nil
 	}
 	four, bits := s.Choices.Lengths()
 	const comment = "from a neighbourhood that was learnt"
 	if !six {
-		return []Rule{rule(comment, v4, In{Fields: []Field{SAddr4}, Bits: four, Set: learnt4}, Goto{"closed"})}
+		return []closing{{comment: comment, in: In{Fields: []Field{SAddr4}, Bits: four, Set: learnt4}}}
 	}
-	return []Rule{
-		rule(comment, v6, In{Fields: []Field{SAddr6}, Bits: bits, Set: learnt6}, Goto{"closed"}),
-		rule(comment, v6, In{Fields: []Field{SAddr6}, Bits: 96 + four, Set: learnt64}, Goto{"closed"}),
+	return []closing{
+		{comment: comment, in: In{Fields: []Field{SAddr6}, Bits: bits, Set: learnt6}},
+		{comment: comment, in: In{Fields: []Field{SAddr6}, Bits: 96 + four, Set: learnt64}},
 	}
 }
 
@@ -143,9 +143,8 @@ func arriving(s Shield) Chain {
 	if s.Choices.Hooks == AtBoth {
 		c.Rules = append(c.Rules, rule("published here, which is another chain's", Translated{}, Accept{}))
 	}
-	c.Rules = append(c.Rules,
-		rule("strangers, by IPv6", v6, Goto{"transit6"}),
-		rule("strangers, by IPv4", v4, Goto{"transit4"}))
+	c.Rules = append(c.Rules, gate(s, true, "transit6")...)
+	c.Rules = append(c.Rules, gate(s, false, "transit4")...)
 	return c
 }
 
@@ -179,6 +178,7 @@ func (c Choices) leafed(allow []Service) bool {
 // 123 comes nothing but the answers that it asked for.
 func leaf(s Shield) Chain {
 	return Chain{Name: "leaf", Rules: []Rule{
+		itself,
 		rule("trusted", v6, In{Fields: []Field{SAddr6}, Set: Trusted6}, Accept{}),
 		rule("trusted", v4, In{Fields: []Field{SAddr4}, Set: Trusted4}, Accept{}),
 		{Exprs: end(s.Mode), Comment: say(s.Mode, "NTP that nobody here asked for")},

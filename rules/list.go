@@ -104,10 +104,10 @@ func (s Shield) blocking() (sets []Set) {
 
 // blocks look up what lists block. A blocked prefix is met as a neighbourhood is
 // that never opens; only a hit is looked up among what is near.
-func blocks(s Shield, six bool) (out []Rule) {
-	family, field, near := v4, SAddr4, near4
+func blocks(s Shield, six bool) (out []closing) {
+	field, near := SAddr4, near4
 	if six {
-		family, field, near = v6, SAddr6, near6
+		field, near = SAddr6, near6
 	}
 	for _, l := range Blocked(s.Lists) {
 		if l.Six != six {
@@ -117,8 +117,10 @@ func blocks(s Shield, six bool) (out []Rule) {
 		if l.Bits == field.Bits() {
 			in.Bits = 0
 		}
-		out = append(out, rule(fmt.Sprintf("from a blocked prefix, a /%d", l.Bits), family, in,
-			In{Fields: []Field{field}, Set: near, Not: true}, Count{}, Goto{"closed"}))
+		out = append(out, closing{
+			comment: fmt.Sprintf("from a blocked prefix, a /%d", l.Bits), in: in,
+			more: []Expr{In{Fields: []Field{field}, Set: near, Not: true}, Count{}},
+		})
 	}
 	return out
 }

@@ -128,8 +128,10 @@ const (
 	Keys6      = "keys6"
 	Probes6    = "probes6"
 	Limits6    = "limits6"
-	Hoods4     = "hoods4" // of /24; another length is appended, as in hoods4_28
-	Hoods6     = "hoods6" // of /48
+	Hoods4     = "hoods4"   // of /24; another length is appended, as in hoods4_28
+	Hoods6     = "hoods6"   // of /48
+	dropped4   = "dropped4" // counts of neighbourhoods, named as those are
+	dropped6   = "dropped6"
 	Trusted4   = "trusted4"
 	Trusted6   = "trusted6"
 	learnt4    = "learnt4" // what the kernel learnt by itself
@@ -156,8 +158,9 @@ const (
 	// is per address: a flood of 500 k packets became 33 events.
 	logRate, logBurst = 10, 20
 	limitsKept        = time.Minute
-	// Counts of an address live as long as its guard.
-	probesKept = 25 * time.Hour
+	// Counts of an address live as long as its guard, those of a neighbourhood as
+	// long after the last packet.
+	countsKept = 25 * time.Hour
 	// Enough for IPv6, two extension headers and a transport header.
 	snaplen = 128
 

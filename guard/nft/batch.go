@@ -3,6 +3,7 @@ package nft
 import (
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/google/nftables/expr"
@@ -126,9 +127,6 @@ func (b *batch) set(s rules.Set) {
 	if s.Default > 0 {
 		a = a.u64(unix.NFTA_SET_TIMEOUT, uint64(s.Default.Milliseconds()))
 	}
-	if s.Counter {
-		a = a.nest(17 /* NFTA_SET_EXPR */, attrs(nil).text(unix.NFTA_EXPR_NAME, "counter").nest(unix.NFTA_EXPR_DATA, nil))
-	}
 	b.add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, "make set "+s.Name, a.bytes(unix.NFTA_SET_USERDATA, userData(setComment, s.Comment)))
 }
 
@@ -154,10 +152,13 @@ const anonymousName = "__set%d"
 
 func (b *batch) rule(chain string, r rules.Rule) error {
 	var list attrs
-	for _, e := range r.Exprs {
+	for i, e := range r.Exprs {
 		steps, err := b.translate(e)
 		if err != nil {
 			return fmt.Errorf("translate rule %q: %w", r, err)
+		}
+		if i > 0 && sameKey(r.Exprs[i-1], e) {
+			steps = steps[len(steps)-1:]
 		}
 		for _, s := range steps {
 			data, err := expr.Marshal(unix.NFPROTO_INET, s)
@@ -170,6 +171,14 @@ func (b *batch) rule(chain string, r rules.Rule) error {
 	b.add(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, "add rule to chain "+chain, ours().text(unix.NFTA_RULE_CHAIN, chain).
 		nest(unix.NFTA_RULE_EXPRESSIONS, list).bytes(unix.NFTA_RULE_USERDATA, userData(0, r.Comment)))
 	return nil
+}
+
+// sameKey reports whether two look-ups in a row have the same key: it is still in the
+// register then.
+func sameKey(a, b rules.Expr) bool {
+	x, ok := a.(rules.In)
+	y, also := b.(rules.In)
+	return ok && also && x.Bits == y.Bits && slices.Equal(x.Fields, y.Fields)
 }
 
 // element is one element on its way into a set, or one to be removed.

@@ -79,6 +79,26 @@ func TestBlockedTable(t *testing.T) {
 	k.nft(t, table.String(), "-c", "-f", "-")
 }
 
+// TestEveryLengthAtOnce: more look-ups than the kernel takes in one rule.
+func TestEveryLengthAtOnce(t *testing.T) {
+	var b strings.Builder
+	for bits := 16; bits <= 128; bits++ {
+		fmt.Fprintln(&b, netip.PrefixFrom(netip.AddrFrom16([16]byte{0x2a, byte(bits)}), bits))
+	}
+	w := newWire(t)
+	s := w.host.open(t)
+	shield := rules.Shield{Mode: rules.Enforce, Preset: "workstation", LogGroup: 5, Devices: []string{"eth0"}}
+	must(t, s.Grow(mono(), shield))
+	blockTo(t, s, shield, b.String())
+	for i, want := range map[byte]int{15: 1, 16: 0, 60: 0, 90: 0, 127: 0, 128: 0, 129: 1} {
+		from := netip.AddrFrom16([16]byte{0x2a, i})
+		w.send(from, stable, 6, syn(from, stable, 8080), 64)
+		if got := w.answers(); len(got) != want {
+			t.Errorf("from %s: %d answers, want %d", from, len(got), want)
+		}
+	}
+}
+
 // TestBlockSwitchesWhole: what fails leaves the lists of before, and no set behind.
 func TestBlockSwitchesWhole(t *testing.T) {
 	k := newKernel(t)

@@ -260,8 +260,6 @@ func (st *state) shield(now time.Duration, pass func(set string) bool) rules.Shi
 func every(string) bool { return true }
 
 // framing sets decide what the frame looks like.
-func framing(set string) bool { return set == rules.Trusted4 || set == rules.Trusted6 || isHoods(set) }
-
-func isHoods(set string) bool {
-	return strings.HasPrefix(set, rules.Hoods4) || strings.HasPrefix(set, rules.Hoods6)
+func framing(set string) bool {
+	return set == rules.Trusted4 || set == rules.Trusted6 || rules.IsHoods(set)
 }
