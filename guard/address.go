@@ -288,9 +288,38 @@ func (g *Guard) seeKernel(ev KernelSeen) {
 		a.ready = a.ready || g.seenReady[a.addr]
 	}
 	if ev.Culprit != "" {
-		g.note(KindShield, fmt.Sprintf("shield lost: changed by %s, off for %s", ev.Culprit, ev.OffFor.Round(100*time.Microsecond)))
+		g.noteLoss(ev.Culprit, ev.OffFor)
 	}
 	g.noteImpossible()
+}
+
+// losses are what was said of the shield's losses. Two programs that take each other's
+// tables away must not fill the ledger.
+type losses struct {
+	since        time.Duration // when the minute began
+	said, unsaid int           // in it, and since one was said
+}
+
+const lossesSaid = 10 // a minute
+
+func (g *Guard) noteLoss(culprit string, off time.Duration) {
+	l := &g.losses
+	if g.now.Mono-l.since >= time.Minute {
+		l.since, l.said = g.now.Mono, 0
+	}
+	if l.said == lossesSaid {
+		l.unsaid++
+		return
+	}
+	text := fmt.Sprintf("shield lost: changed by %s, off for %s", culprit, off.Round(100*time.Microsecond))
+	if l.unsaid > 0 {
+		text += fmt.Sprintf("; and %d times before that", l.unsaid)
+		l.unsaid = 0
+	}
+	if l.said++; l.said == lossesSaid {
+		text += "; no more of this is said within the minute"
+	}
+	g.note(KindShield, text)
 }
 
 // adopt takes over, once, what a run before this one left behind: servers,

@@ -31,6 +31,7 @@ type Guard struct {
 	seenErr   error         // of the shield
 	addrErr   error         // of the addresses
 	errLogged time.Duration // when the impossible shield was last said
+	losses    losses        // of the shield
 	listSaid  string        // what was last said of lists that are not in force; empty: they are
 
 	sources   []*source

@@ -82,3 +82,25 @@ func TestAJumpDuringACorrection(t *testing.T) {
 		t.Error(w.notes[i])
 	}
 }
+
+// TestLossesAreNotSaidWithoutEnd: two programs may take each other's tables away.
+func TestLossesAreNotSaidWithoutEnd(t *testing.T) {
+	w := newIdeal(t, nil).start(time.Minute)
+	w.notes = nil
+	for range 150 {
+		seen := w.kernel(w.plan.Kernel).(KernelSeen)
+		seen.Culprit, seen.OffFor = "nft (PID 42)", 3*time.Millisecond
+		w.step(seen)
+		w.run(time.Second)
+	}
+	var said []string
+	for _, n := range w.notes {
+		if strings.HasPrefix(n, "shield lost: changed by nft (PID 42), off for 3ms") {
+			said = append(said, n)
+		}
+	}
+	if len(said) != 3*lossesSaid || !strings.HasSuffix(said[9], "; no more of this is said within the minute") ||
+		!strings.HasSuffix(said[10], "; and 50 times before that") {
+		t.Errorf("%d lines:\n%s", len(said), strings.Join(said, "\n"))
+	}
+}
