@@ -148,7 +148,7 @@ func guard(s Shield) Chain {
 		rule("neighbour discovery, without extension headers", v6, Is{NextHdr6, ICMP6}, Is{HopLimit6, maxHop}, neighbours, Accept{}),
 		rule("the solicited answer", v6, Is{NextHdr6, UDP}, In{Fields: tuple6In, Set: Solicited6}, Accept{}),
 		rule("the solicited key exchange", v6, Is{NextHdr6, TCP}, In{Fields: keys6In, Set: Keys6}, Accept{}),
-		rule("probes, for each throw-away address", v6, Note{Set: Probes6, Field: DAddr6, Timeout: countsKept, Count: true}),
+		rule("probes, for each throw-away address", v6, Note{Set: Probes6, Field: DAddr6, Timeout: probesKept, Count: true}),
 		rule("tell ntpveil, at a bounded rate for each address", v6,
 			Note{Set: Limits6, Field: DAddr6, Limit: &Below{Rate: logRate, Burst: logBurst}}, Log{PrefixProbe, s.LogGroup, snaplen}),
 		{Exprs: end(s.Mode), Comment: say(s.Mode, "unsolicited, to a throw-away address")},
@@ -257,8 +257,8 @@ func strangers(s Shield, six bool) []Rule {
 // closing is one reason to close a packet out: its source is in a set.
 type closing struct {
 	comment string
-	in      In
-	count   *Note  // what counts the packets of each prefix
+	gate    In
+	in      In     // a set of its own where its elements count packets; else that of the gate
 	more    []Expr // what else must hold, and what counts
 }
 
@@ -269,21 +269,22 @@ func closings(s Shield, six bool) []closing {
 
 // gate sends on those packets of strangers that one of the look-ups hits, or in a
 // perimeter all. What matches nothing, nearly everything, costs the look-ups and no more.
+// A set counts every look-up: those whose counts are to be true are not looked up here.
 func gate(s Shield, six bool, to string) (out []Rule) {
 	family, list := familyOf(six), closings(s, six)
 	if s.Choices.Everyone {
 		return []Rule{rule("strangers: this is a perimeter", family, Goto{to})}
 	}
 	for ; len(list) > mostInOne; list = list[1:] {
-		out = append(out, rule("perhaps "+list[0].comment, family, list[0].in, Goto{to}))
+		out = append(out, rule("perhaps "+list[0].comment, family, list[0].gate, Goto{to}))
 	}
 	if len(list) == 0 {
 		return out
 	}
 	nowhere := []Expr{family}
 	for _, c := range list {
-		c.in.Not = true
-		nowhere = append(nowhere, c.in)
+		c.gate.Not = true
+		nowhere = append(nowhere, c.gate)
 	}
 	return append(out,
 		rule("strangers in none of these", append(nowhere, Accept{})...),
@@ -294,15 +295,10 @@ func gate(s Shield, six bool, to string) (out []Rule) {
 // up to 4 KiB of: some 30.
 const mostInOne = 16
 
-// ends are the rules by which a packet is closed out, behind what must not be. A set
-// counts every look-up, so that the truth is counted apart, and by a rule of its own:
-// a full set of counts must not let anything in.
+// ends are the rules by which a packet is closed out, behind what must not be.
 func ends(s Shield, six bool) (out []Rule) {
 	family := familyOf(six)
 	for _, c := range closings(s, six) {
-		if c.count != nil {
-			out = append(out, rule("counted: "+c.comment, family, c.in, *c.count))
-		}
 		out = append(out, Rule{Comment: c.comment, Exprs: slices.Concat([]Expr{family, c.in}, c.more, []Expr{Goto{"closed"}})})
 	}
 	if s.Choices.Everyone {
@@ -409,11 +405,10 @@ func lookups(s Shield, six bool) (out []closing) {
 		field = SAddr6
 	}
 	for _, bits := range s.lookedUp(six) {
-		out = append(out, closing{
-			comment: fmt.Sprintf("from a closed neighbourhood, a /%d", bits),
-			in:      In{Fields: []Field{field}, Bits: bits, Set: hoodSet(six, bits)},
-			count:   &Note{Set: droppedSet(six, bits), Field: field, Bits: bits, Timeout: countsKept, Count: true},
-		})
+		in := In{Fields: []Field{field}, Bits: bits, Set: hoodSet(six, bits)}
+		gate := in
+		gate.Set = gateSet(six, bits)
+		out = append(out, closing{comment: fmt.Sprintf("from a closed neighbourhood, a /%d", bits), gate: gate, in: in})
 	}
 	return out
 }

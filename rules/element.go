@@ -30,7 +30,8 @@ func (s Shield) Sets() []Set {
 		Set{Name: Trusted4, Kind: Addr4, Interval: true, Comment: "never closed", Elements: prefixElements(s.Trusted, false)})
 	for _, six := range []bool{true, false} {
 		for _, bits := range s.lookedUp(six) {
-			sets = append(sets, hoodsOf(s, six, bits), droppedOf(six, bits))
+			hoods := hoodsOf(s, six, bits)
+			sets = append(sets, hoods, gateOf(hoods, gateSet(six, bits)))
 		}
 	}
 	return slices.Concat(sets, s.learning(), s.blocking())
@@ -73,7 +74,7 @@ func (s Shield) learning() []Set {
 }
 
 func hoodsOf(s Shield, six bool, bits int) Set {
-	set := Set{Name: hoodSet(six, bits), Kind: Addr4, Size: hoodSize, Timeout: true,
+	set := Set{Name: hoodSet(six, bits), Kind: Addr4, Size: closedSize, Timeout: true, Counter: true,
 		Comment: fmt.Sprintf("closed neighbourhoods, each a /%d", bits)}
 	if six {
 		set.Kind = Addr6
@@ -87,13 +88,14 @@ func hoodsOf(s Shield, six bool, bits int) Set {
 	return set
 }
 
-func droppedOf(six bool, bits int) Set {
-	set := Set{Name: droppedSet(six, bits), Kind: Addr4, Size: probedSize, Timeout: true, Dynamic: true,
-		Comment: fmt.Sprintf("unsolicited packets from each closed /%d", bits)}
-	if six {
-		set.Kind = Addr6
+// gateOf is the gate's set of the same neighbourhoods.
+func gateOf(hoods Set, name string) Set {
+	gate := Set{Name: name, Kind: hoods.Kind, Size: hoods.Size, Timeout: true,
+		Comment: fmt.Sprintf("the same as %s, to be looked up by every stranger's packet", hoods.Name)}
+	for _, e := range hoods.Elements {
+		gate.Elements = append(gate.Elements, Element{Key: e.Key, Until: e.Until})
 	}
-	return set
+	return gate
 }
 
 // hoodComment names whose neighbourhood it is; hoodServer reads it back.
@@ -133,11 +135,24 @@ func hoodSet(six bool, bits int) string {
 	return lengthSet(Hoods4, bits, usual4)
 }
 
-func droppedSet(six bool, bits int) string {
+func gateSet(six bool, bits int) string {
 	if six {
-		return lengthSet(dropped6, bits, usual6)
+		return lengthSet(gate6, bits, usual6)
 	}
-	return lengthSet(dropped4, bits, usual4)
+	return lengthSet(gate4, bits, usual4)
+}
+
+// GateOf is the set that packets are looked up in before they are in a set of
+// neighbourhoods; empty for any other set.
+func GateOf(set string) string {
+	name, _, _ := strings.Cut(set, "_")
+	switch name {
+	case Hoods4:
+		return gate4 + set[len(name):]
+	case Hoods6:
+		return gate6 + set[len(name):]
+	}
+	return ""
 }
 
 func lengthSet(name string, bits, usual int) string {
@@ -147,26 +162,14 @@ func lengthSet(name string, bits, usual int) string {
 	return fmt.Sprintf("%s_%d", name, bits)
 }
 
-// IsHoods reports whether a set is one of closed neighbourhoods.
-func IsHoods(set string) bool { return ofEither(set, Hoods4, Hoods6) }
-
-// IsCounts reports whether rules count packets in a set: to throw-away addresses, or
-// from neighbourhoods.
-func IsCounts(set string) bool { return set == Probes6 || ofEither(set, dropped4, dropped6) }
-
-func ofEither(set, four, six string) bool {
-	name, _, _ := strings.Cut(set, "_")
-	return name == four || name == six
-}
-
-// hoodPrefix is the prefix of a key in a set of neighbourhoods, or of their counts.
+// hoodPrefix is the prefix of a key in a set of neighbourhoods.
 func hoodPrefix(set string, key []byte) (netip.Prefix, bool) {
 	name, length, other := strings.Cut(set, "_")
 	bits, width := 0, 0
 	switch name {
-	case Hoods4, dropped4:
+	case Hoods4:
 		bits, width = usual4, 4
-	case Hoods6, dropped6:
+	case Hoods6:
 		bits, width = usual6, 16
 	}
 	if other {
@@ -283,7 +286,8 @@ func behind(p netip.Prefix) string {
 
 // Add puts an element that was read back from a set into the shield: the
 // opposite of Compile. It reports whether the set and the key made sense.
-// Counts (IsCounts) are to be added after all else, in order (see Sort).
+// Dropped of an exposed address comes from set probes6, which is to be added
+// after exposed6, in order (see Sort).
 func (s *Shield) Add(set string, key []byte, until time.Duration, comment string, packets uint64) bool {
 	a, isAddr := netip.AddrFromSlice(key)
 	switch set {
@@ -305,15 +309,12 @@ func (s *Shield) Add(set string, key []byte, until time.Duration, comment string
 		}
 		return ok
 	}
+	if name, _, _ := strings.Cut(set, "_"); name == gate4 || name == gate6 {
+		return isAddr // of a neighbourhood, which is in the set of these too
+	}
 	p, ok := hoodPrefix(set, key)
-	switch {
-	case ok && IsCounts(set):
-		i, found := slices.BinarySearchFunc(s.Hoods, p.String(), func(h Hood, p string) int { return strings.Compare(h.Prefix.String(), p) })
-		if found {
-			s.Hoods[i].Dropped = packets
-		}
-	case ok:
-		s.Hoods = append(s.Hoods, Hood{Prefix: p, Server: hoodServer(comment), Until: until})
+	if ok {
+		s.Hoods = append(s.Hoods, Hood{Prefix: p, Server: hoodServer(comment), Until: until, Dropped: packets})
 	}
 	return ok
 }

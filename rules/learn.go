@@ -102,20 +102,20 @@ func learning(s Shield, six bool) Chain {
 	return c
 }
 
-// recalls look up what the kernel learnt by itself.
+// recalls look up what the kernel learnt by itself, in sets that count nothing.
 func recalls(s Shield, six bool) []closing {
 	if s.learns() == FromNothing {
 		return nil
 	}
 	four, bits := s.Choices.Lengths()
-	const comment = "from a neighbourhood that was learnt"
+	recall := func(field Field, bits int, set string) closing {
+		in := In{Fields: []Field{field}, Bits: bits, Set: set}
+		return closing{comment: "from a neighbourhood that was learnt", gate: in, in: in}
+	}
 	if !six {
-		return []closing{{comment: comment, in: In{Fields: []Field{SAddr4}, Bits: four, Set: learnt4}}}
+		return []closing{recall(SAddr4, four, learnt4)}
 	}
-	return []closing{
-		{comment: comment, in: In{Fields: []Field{SAddr6}, Bits: bits, Set: learnt6}},
-		{comment: comment, in: In{Fields: []Field{SAddr6}, Bits: 96 + four, Set: learnt64}},
-	}
+	return []closing{recall(SAddr6, bits, learnt6), recall(SAddr6, 96+four, learnt64)}
 }
 
 // forward guards the hosts behind this one. What comes in from outside is never

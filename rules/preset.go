@@ -128,10 +128,10 @@ const (
 	Keys6      = "keys6"
 	Probes6    = "probes6"
 	Limits6    = "limits6"
-	Hoods4     = "hoods4"   // of /24; another length is appended, as in hoods4_28
-	Hoods6     = "hoods6"   // of /48
-	dropped4   = "dropped4" // counts of neighbourhoods, named as those are
-	dropped6   = "dropped6"
+	Hoods4     = "hoods4" // of /24; another length is appended, as in hoods4_28
+	Hoods6     = "hoods6" // of /48
+	gate4      = "gate4"  // named as those are
+	gate6      = "gate6"
 	Trusted4   = "trusted4"
 	Trusted6   = "trusted6"
 	learnt4    = "learnt4" // what the kernel learnt by itself
@@ -152,15 +152,15 @@ const (
 	exposedSize   = 65536
 	probedSize    = 16384
 	solicitedSize = 1024
-	hoodSize      = 65536
+	hoodSize      = 65536 // of what the kernel learns
+	closedSize    = 4096  // of what a daemon closes, 256 at most, and what a run before it left; the kernel's table grows with it
 
 	// A flood to one address must not hide a slow probe of another, so the limiter
 	// is per address: a flood of 500 k packets became 33 events.
 	logRate, logBurst = 10, 20
 	limitsKept        = time.Minute
-	// Counts of an address live as long as its guard, those of a neighbourhood as
-	// long after the last packet.
-	countsKept = 25 * time.Hour
+	// Counts of an address live as long as its guard.
+	probesKept = 25 * time.Hour
 	// Enough for IPv6, two extension headers and a transport header.
 	snaplen = 128
 

@@ -49,6 +49,7 @@ type Set struct {
 	Default  time.Duration // of elements that have none of their own
 	Interval bool          // elements are prefixes
 	Dynamic  bool          // rules add elements
+	Counter  bool          // every element counts the packets that matched it
 	Elements []Element
 }
 
@@ -160,6 +161,9 @@ func (s Set) write(b *strings.Builder, element func(Set, Element) (string, bool)
 	}
 	if flags := s.flags(); flags != "" {
 		fmt.Fprintf(b, "\t\tflags %s\n", flags)
+	}
+	if s.Counter {
+		b.WriteString("\t\tcounter\n")
 	}
 	if s.Default > 0 {
 		fmt.Fprintf(b, "\t\ttimeout %s\n", span(s.Default))

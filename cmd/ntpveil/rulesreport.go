@@ -18,8 +18,8 @@ func rulesReportCmd(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use: "report", Short: "Show what was dropped, or would have been where the shield observes",
 		Long: "One line a server: what came from the neighbourhood that is closed because it was asked, and\n" +
-			"what came to the throw-away addresses that it alone was shown. Packets are counted by the kernel,\n" +
-			"until a day after the last one from a neighbourhood, and as long as the address is guarded.",
+			"what came to the throw-away addresses that it alone was shown. Packets are counted by the kernel\n" +
+			"as long as the neighbourhood is closed, and as long as the address is guarded.",
 		Example: "  ntpveil rules report", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := o.call(cmd.Context(), "read counters", control.Request{Verb: "exposures"})

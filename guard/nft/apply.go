@@ -41,8 +41,8 @@ func (st *state) fits(w rules.Shield) bool {
 	})
 }
 
-// make puts the whole table up, in place of one that does not fit. What was
-// counted is taken over.
+// make puts the whole table up, in place of one that does not fit. The counts of
+// probes are taken over.
 func (s *Shield) make(now time.Duration, from rules.Shield) error {
 	t, err := rules.Compile(from)
 	if err != nil {
@@ -52,10 +52,16 @@ func (s *Shield) make(now time.Duration, from rules.Shield) error {
 		return err
 	}
 	b := &batch{}
-	counts := map[string]map[string]elementHeld{}
+	var probes []element
 	if s.st.exists {
-		if counts, err = s.counts(); err != nil {
-			return s.giveUp(err)
+		if old := s.st.sets[rules.Probes6]; old != nil {
+			counts, err := s.conn.readSet(s.clock, rules.Probes6)
+			if err != nil {
+				return s.giveUp(err)
+			}
+			for k, e := range counts {
+				probes = append(probes, element{key: k, timeout: e.until - now, packets: e.packets, counter: true})
+			}
 		}
 		b.deleteTable()
 	}
@@ -65,12 +71,8 @@ func (s *Shield) make(now time.Duration, from rules.Shield) error {
 	}
 	for _, set := range t.Sets {
 		b.elements(unix.NFT_MSG_NEWSETELEM, set.Name, set.Interval, s.missing(now, set, nil))
-		var counted []element
-		for k, e := range counts[set.Name] {
-			counted = append(counted, element{key: k, timeout: e.until - now, packets: e.packets, counter: true})
-		}
-		b.elements(unix.NFT_MSG_NEWSETELEM, set.Name, false, counted)
 	}
+	b.elements(unix.NFT_MSG_NEWSETELEM, rules.Probes6, false, probes)
 	if s.st.exists {
 		b.whole()
 	}

@@ -127,6 +127,9 @@ func (b *batch) set(s rules.Set) {
 	if s.Default > 0 {
 		a = a.u64(unix.NFTA_SET_TIMEOUT, uint64(s.Default.Milliseconds()))
 	}
+	if s.Counter {
+		a = a.nest(17 /* NFTA_SET_EXPR */, attrs(nil).text(unix.NFTA_EXPR_NAME, "counter").nest(unix.NFTA_EXPR_DATA, nil))
+	}
 	b.add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, "make set "+s.Name, a.bytes(unix.NFTA_SET_USERDATA, userData(setComment, s.Comment)))
 }
 

@@ -137,13 +137,15 @@ func (f *layout) against(kind string, o *layout, other string) float64 {
 // run measures in a host of its own, for where in memory a host's tables happen to lie
 // costs as much as a rule.
 func (f *layout) run(t *testing.T, bursts int) {
-	t.Run(fmt.Sprint(f.name, " ", f.prefixes), func(t *testing.T) {
+	if !t.Run(fmt.Sprint(f.name, " ", f.prefixes), func(t *testing.T) {
 		flow := newFlow(t, *f)
 		flow.measure(t, bursts) // to warm up
 		for kind, c := range flow.measure(t, bursts) {
 			f.cost[kind] = append(f.cost[kind], c)
 		}
-	})
+	}) {
+		t.FailNow()
+	}
 }
 
 // costs measures all layouts with some sizes, in runs that are interleaved.
@@ -244,6 +246,7 @@ func deciding(t *testing.T, n, runs int) (ours, nft time.Duration) {
 // TestBenchRules prints the tables, and fails where a promise is not kept, with
 // -bench-rules. Without it a small run tries the rig: costs have the right order.
 func TestBenchRules(t *testing.T) {
+	newKernel(t) // or the test is skipped
 	sizes, runs, bursts, loads, large, decisions := []int{0, 1000}, 3, 8, 1, 20_000, 20
 	if *benchRules {
 		sizes, runs, bursts, loads, large, decisions = []int{0, 1000, 100_000, 1_000_000}, 9, 40, 3, 1_000_000, 200

@@ -82,7 +82,7 @@ func (s *Shield) block(ctx context.Context, now time.Duration, want []rules.List
 func (s *Shield) show(now time.Duration, want []rules.List) error {
 	w := s.frame.shield
 	w.Lists = want
-	w.Hoods = s.st.shield(now, rules.IsHoods).Hoods
+	w.Hoods = s.st.shield(now, isHoods).Hoods
 	return s.apply(now, w, false)
 }
 

@@ -31,7 +31,7 @@ func (s *Shield) missing(now time.Duration, set rules.Set, have *setState) []ele
 			if ok && old.until >= e.Until {
 				continue
 			}
-			n.was = old.until
+			n.packets, n.counter, n.was = old.packets, ok && set.Counter, old.until
 		}
 		if i, twice := latest[e.Key]; twice {
 			out[i].timeout = max(out[i].timeout, n.timeout)
@@ -70,6 +70,7 @@ func (s *Shield) insert(b *batch, set rules.Set, list []element) {
 		if e.was != 0 && s.renewByReplacing {
 			old = append(old, e)
 		} else {
+			e.counter = false // it counts on, or begins at 0
 			fresh = append(fresh, e)
 		}
 	}
@@ -79,9 +80,9 @@ func (s *Shield) insert(b *batch, set rules.Set, list []element) {
 
 func has(m map[string]elementHeld, k string) bool { _, ok := m[k]; return ok }
 
-// renew replaces elements in one transaction. A missing element would fail all of it,
-// and these may expire at any moment: adding them first makes sure that there is one to
-// remove.
+// renew replaces elements in one transaction, their counts kept. A missing element
+// would fail the whole transaction, and these may expire at any moment: adding
+// them first makes sure that there is one to remove.
 func (b *batch) renew(set string, list []element) {
 	for part := range slices.Chunk(list, perMessage) {
 		b.remove(set, part)

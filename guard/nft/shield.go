@@ -208,15 +208,13 @@ func (s *Shield) Seen(now time.Duration) (rules.Shield, error) {
 	if !s.st.exists {
 		return rules.Shield{}, nil
 	}
-	counts, err := s.counts()
+	probes, err := s.count()
 	if err != nil {
 		return rules.Shield{}, fmt.Errorf("see shield: %w", s.giveUp(err))
 	}
 	out := s.st.shield(now, every)
-	for set, elems := range counts {
-		for k, e := range elems {
-			out.Add(set, []byte(k), e.until, "", e.packets)
-		}
+	for k, e := range probes {
+		out.Add(rules.Probes6, []byte(k), e.until, "", e.packets)
 	}
 	if !s.ours() {
 		out.Mode, out.Trusted = rules.Observe, nil
@@ -230,20 +228,26 @@ func (s *Shield) Seen(now time.Duration) (rules.Shield, error) {
 	return out, nil
 }
 
-// counts reads all that rules count, by set.
-func (s *Shield) counts() (map[string]map[string]elementHeld, error) {
-	out := map[string]map[string]elementHeld{}
-	for name := range s.st.sets {
-		if !rules.IsCounts(name) {
+// count reads the counters anew: of probes, which are few, and of neighbourhoods.
+func (s *Shield) count() (map[string]elementHeld, error) {
+	for name, set := range s.st.sets {
+		if !isHoods(name) || len(set.elems) == 0 {
 			continue
 		}
 		elems, err := s.conn.readSet(s.clock, name)
 		if err != nil {
 			return nil, fmt.Errorf("read set %s: %w", name, explain(err))
 		}
-		out[name] = elems
+		set.elems = elems
 	}
-	return out, nil
+	if s.st.sets[rules.Probes6] == nil {
+		return nil, nil
+	}
+	probes, err := s.conn.readSet(s.clock, rules.Probes6)
+	if err != nil {
+		return nil, fmt.Errorf("read set %s: %w", rules.Probes6, explain(err))
+	}
+	return probes, nil
 }
 
 // ports remembers the netlink ports of our connections: the last one and the one

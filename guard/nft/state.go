@@ -243,7 +243,11 @@ func (st *state) shield(now time.Duration, pass func(set string) bool) rules.Shi
 		if !pass(name) {
 			continue
 		}
+		gate := st.sets[rules.GateOf(name)]
 		for k, e := range set.elems {
+			if gate != nil { // what is not in both is not closed
+				e.until = min(e.until, gate.elems[k].until)
+			}
 			switch {
 			case name == rules.Trusted4 || name == rules.Trusted6:
 				s.Trusted = append(s.Trusted, rules.PrefixOf(k, e.end))
@@ -260,6 +264,8 @@ func (st *state) shield(now time.Duration, pass func(set string) bool) rules.Shi
 func every(string) bool { return true }
 
 // framing sets decide what the frame looks like.
-func framing(set string) bool {
-	return set == rules.Trusted4 || set == rules.Trusted6 || rules.IsHoods(set)
+func framing(set string) bool { return set == rules.Trusted4 || set == rules.Trusted6 || isHoods(set) }
+
+func isHoods(set string) bool {
+	return strings.HasPrefix(set, rules.Hoods4) || strings.HasPrefix(set, rules.Hoods6)
 }
