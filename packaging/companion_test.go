@@ -32,7 +32,11 @@ func TestCompanionOnRealSystemd(t *testing.T) {
 	if text := m.run("nft", "list", "set", "inet", "ntpveil", "learnt4"); !strings.Contains(text, "192.0.2.0") {
 		t.Errorf("a reload has forgotten what was learnt:\n%s", text)
 	}
-	for _, verb := range []string{"reload", "restart"} {
+	for _, verb := range []string{"reload", "restart", "start"} {
+		if verb == "start" {
+			m.run("systemctl", "stop", "nftables.service")
+			m.awaitTable(t, "after a stop of nftables.service", false)
+		}
 		m.run("systemctl", verb, "nftables.service")
 		m.awaitTable(t, "after a "+verb+" of nftables.service", true)
 		if text := m.run("nft", "list", "set", "inet", "ntpveil", "learnt4"); strings.Contains(text, "192.0.2.0") {

@@ -22,6 +22,7 @@ import (
 const (
 	confirmIn    = 60 * time.Second // where --confirm is not written
 	leastConfirm = time.Second
+	lockMost     = control.OrderMost + 2*answerIn // another command may well give an order
 )
 
 // change is one command that changes the kernel's rules: with a daemon by an order
@@ -41,16 +42,43 @@ func (o *options) begin(cmd *cobra.Command, what string) (c *change, unlock func
 		return nil, nil, fmt.Errorf("%s: %w: only root may", what, control.ErrNotPermitted)
 	}
 	c = &change{o: o, ctx: cmd.Context(), stderr: cmd.ErrOrStderr(), trials: trials{o.trials}, session: sessionOf(os.DirFS("/proc"), os.Getpid())}
-	if unlock, err = c.trials.lock(); err != nil {
-		return nil, nil, err
+	waiting, cancel := context.WithTimeout(c.ctx, lockMost)
+	defer cancel()
+	if unlock, err = c.trials.lock(waiting); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", what, err)
 	}
-	_, err = o.call(c.ctx, what, control.Request{Verb: "status"})
-	c.alone = errors.Is(err, control.ErrNotRunning)
-	if err != nil && !c.alone {
+	if c.alone, err = o.alone(c.ctx, what); err != nil {
 		unlock()
 		return nil, nil, err
 	}
 	return c, unlock, nil
+}
+
+// alone reports whether no daemon runs in this network: none that answers, nor one with
+// another socket, or on its way out.
+func (o *options) alone(ctx context.Context, what string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerIn)
+	defer cancel()
+	_, err := o.call(ctx, what, control.Request{Verb: "status"})
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return false, fmt.Errorf("%s: the daemon does not answer", what)
+	case !errors.Is(err, control.ErrNotRunning):
+		return false, err
+	}
+	if other := nobodyElse(); other != nil {
+		return false, fmt.Errorf("%s: %w, but not on the control.socket of %s", what, other, o.config)
+	}
+	return true, nil
+}
+
+// nobodyElse reports a daemon of this network, wherever its socket is.
+func nobodyElse() error {
+	claim, err := control.Alone()
+	if err != nil {
+		return err
+	}
+	return claim.Close()
 }
 
 // say prints a text, or a value as JSON.
@@ -64,9 +92,16 @@ func (o *options) say(w io.Writer, text string, value any) error {
 
 // order has the daemon do it.
 func (c *change) order(what string, r control.Request) error {
+	ctx, cancel := c.ordering()
+	defer cancel()
 	r.Session = c.session
-	_, err := c.o.call(c.ctx, what, r)
+	_, err := c.o.call(ctx, what, r)
 	return err
+}
+
+// ordering is how long an order may take, its answer included.
+func (c *change) ordering() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(c.ctx, control.OrderMost+answerIn)
 }
 
 // kernel runs f with the table.
@@ -110,6 +145,7 @@ func rulesApplyCmd(o *options) *cobra.Command {
 			if err := c.apply(what, p, confirm); err != nil {
 				return err
 			}
+			unlock() // nobody waits until this is read
 			text := fmt.Sprintf("preset %s is in force until the host reboots\n", p.Name)
 			if confirm > 0 {
 				text = fmt.Sprintf("preset %s is in force; it is rolled back in %s unless `ntpveil rules confirm` comes from a new login\n", p.Name, confirm)
@@ -153,12 +189,24 @@ func (c *change) apply(what string, p rules.Preset, confirm time.Duration) error
 		if confirm > 0 {
 			t.Until = now.Mono + confirm
 		}
-		if err := c.try(t, table, shield, confirm); err != nil {
+		err = c.try(t, table, shield, confirm)
+		var unsure unsureError
+		switch {
+		case err == nil:
+			return nil
+		case !errors.As(err, &unsure):
 			return c.failed(err, old)
+		case confirm > 0:
+			return fmt.Errorf("%w; it may be in force, and is rolled back in %s: `ntpveil status` tells", err, confirm)
 		}
-		return nil
+		return fmt.Errorf("%w; it may be in force: `ntpveil status` tells, and `ntpveil rules revert` takes it back", err)
 	})
 }
+
+// unsureError is an apply after which nobody knows what is in force.
+type unsureError struct{ error }
+
+func (e unsureError) Unwrap() error { return e.error }
 
 // failed puts back what was remembered before.
 func (c *change) failed(err error, old *trial) error {
@@ -189,10 +237,13 @@ func (c *change) try(t *trial, table *nft.Shield, shield rules.Shield, confirm t
 	if err == nil {
 		err = table.Shrink(now, shield)
 	}
-	if err != nil {
-		return errors.Join(err, table.Put(sysclock.Mono(), t.Before))
+	if err == nil {
+		return nil
 	}
-	return nil
+	if worse := table.Put(sysclock.Mono(), t.Before); worse != nil {
+		return unsureError{errors.Join(err, worse)}
+	}
+	return err
 }
 
 // orderApply orders it; the daemon's own words say why not.
@@ -201,6 +252,12 @@ func (c *change) orderApply(t *trial, confirm time.Duration) error {
 	if err != nil {
 		return err
 	}
-	_, err = control.Call(c.ctx, socket, control.Request{Verb: "apply", Preset: t.Preset, For: confirm.String(), Session: c.session})
-	return err
+	ctx, cancel := c.ordering()
+	defer cancel()
+	_, err = control.Call(ctx, socket, control.Request{Verb: "apply", Preset: t.Preset, For: confirm.String(), Session: c.session})
+	var refused control.Refused
+	if err == nil || errors.As(err, &refused) || errors.Is(err, control.ErrNotRunning) || errors.Is(err, control.ErrNotPermitted) {
+		return err
+	}
+	return unsureError{err}
 }

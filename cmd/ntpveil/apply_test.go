@@ -1,13 +1,17 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -48,7 +52,7 @@ func (h *host) login(args ...string) (string, error) {
 	time.Sleep(20 * time.Millisecond) // /proc tells the time of a start in hundredths of a second
 	c := h.rules(args...)
 	c.Args[0], _ = os.Executable()
-	shell := h.lab.Host.Command(context.Background(), "sh", append([]string{"-c", `echo 0 > /proc/self/loginuid && exec "$@"`, "sh"}, c.Args...)...)
+	shell := h.lab.Host.Command(context.Background(), "sh", append([]string{"-c", `umask 077; echo 0 > /proc/self/loginuid && exec "$@"`, "sh"}, c.Args...)...)
 	shell.Env = c.Env
 	out, err := shell.CombinedOutput()
 	return string(out), err
@@ -91,20 +95,24 @@ func (h *host) awaitTable(what string, within time.Duration, ok func(string) boo
 // awaitNoWatcher waits until no process watches a trial of this host.
 func (h *host) awaitNoWatcher(within time.Duration) {
 	h.Helper()
-	for end := time.Now().Add(within); ; time.Sleep(50 * time.Millisecond) {
-		found := false
-		lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-		for _, file := range lines {
-			text, _ := os.ReadFile(file)
-			found = found || strings.Contains(string(text), "\x00watch\x00--trials\x00"+h.path("trials"))
-		}
-		if !found {
-			return
-		}
+	for end := time.Now().Add(within); len(h.watchers()) > 0; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			h.Fatalf("somebody watches after %s", within)
 		}
 	}
+}
+
+// watchers are the processes that wait to roll back.
+func (h *host) watchers() (pids []int) {
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range lines {
+		text, _ := os.ReadFile(file)
+		if strings.Contains(string(text), "\x00watch\x00--trials\x00"+h.path("trials")) {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 func preset(name string) func(string) bool {
@@ -141,6 +149,76 @@ func TestApplyAndLoseContact(t *testing.T) {
 	h.refused(1, "nothing to revert", "revert")
 }
 
+// TestNothingKeepsTheRollBackFrom happening: no lock of a command that was stopped, no end
+// of the service that it was applied from, no name of a file from where it was typed.
+func TestNothingKeepsTheRollBackFrom(t *testing.T) {
+	h := install(t, lab.Options{}, basics)
+	h.must("apply", "server", "--confirm", "0")
+	before := h.table()
+	back := func(table string) bool { return table == before }
+
+	h.must("apply", "lockdown", "--confirm", "1s")
+	held, err := os.Open(h.path("trials"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(held.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	h.awaitTable("rolled back, whoever holds the lock", 30*time.Second, back)
+	held.Close()
+
+	h.must("apply", "lockdown", "--confirm", "1h")
+	for _, pid := range h.watchers() {
+		for _, sig := range []unix.Signal{unix.SIGHUP, unix.SIGTERM} {
+			if err := unix.Kill(pid, sig); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	h.awaitTable("rolled back at the end of the service", 10*time.Second, back)
+
+	c := h.lab.Host.Command(t.Context(), h.binary, "--config", "ntpveil.toml", "rules", "--trials", "trials", "apply", "lockdown", "--confirm", "1s")
+	c.Dir, c.Env = h.dir, append(os.Environ(), asProgram+"=1")
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	h.awaitTable("rolled back from elsewhere", 20*time.Second, back)
+}
+
+// TestApplyWithoutAnAnswer: the daemon may have put it in force, so that it stays known and
+// is rolled back.
+func TestApplyWithoutAnAnswer(t *testing.T) {
+	h := install(t, lab.Options{}, basics)
+	l, err := net.Listen("unix", h.path("control.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			line, _ := bufio.NewReader(c).ReadString('\n')
+			if strings.Contains(line, `"status"`) {
+				_, _ = io.WriteString(c, `{"status":{}}`+"\n")
+			}
+			_ = c.Close()
+		}
+	}()
+	h.refused(1, "it may be in force, and is rolled back in 1h0m0s", "apply", "server", "--confirm", "1h")
+	if _, err := os.Stat(h.path("trials/trial.json")); err != nil || len(h.watchers()) != 1 {
+		t.Errorf("it is forgotten: %v, %d watch", err, len(h.watchers()))
+	}
+	for _, pid := range h.watchers() {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestApplyAlone: without a daemon it is confirmed, reverted and removed.
 func TestApplyAlone(t *testing.T) {
 	canLogin(t)
@@ -173,6 +251,14 @@ func TestApplyAlone(t *testing.T) {
 	if got := h.table(); got != "" {
 		t.Errorf("after its removal there is\n%s", got)
 	}
+	h.must("apply", "lockdown", "--confirm", "1h")
+	if _, err := h.nft("flush", "ruleset"); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := h.login("confirm"); err == nil || !strings.Contains(out, "preset lockdown is in force no longer") {
+		t.Errorf("confirm what is not there: %v: %s", err, out)
+	}
+	h.must("revert")
 	h.refused(2, "takes 0, or a time", "apply", "server", "--confirm", "30h")
 	h.refused(2, "find preset none", "apply", "none")
 }
@@ -276,6 +362,14 @@ func TestConfirmUnderDaemon(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(h.dir, "conf.d", "90-preset.toml"))
 	if err != nil || !strings.Contains(string(text), "[shield]\npreset = \"server\"\n") {
 		t.Errorf("saved: %q, error %v", text, err)
+	}
+	for file, want := range map[string]os.FileMode{"conf.d": 0o755, "conf.d/90-preset.toml": 0o644} {
+		if got, err := os.Stat(h.path(file)); err != nil || got.Mode().Perm() != want {
+			t.Errorf("%s is not for the daemon to read: %v, %v", file, got.Mode(), err)
+		}
+	}
+	if out := h.must("confirm", "--save"); !strings.Contains(out, "preset server holds, and") {
+		t.Errorf("saved again, it says %s", out)
 	}
 	if out := h.must("revert"); !strings.Contains(out, "90-preset.toml stays") {
 		t.Errorf("revert says %s", out)

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -28,73 +31,130 @@ func rulesConfirmCmd(o *options) *cobra.Command {
 				return err
 			}
 			defer unlock()
-			preset, err := c.confirm()
+			done, err := c.confirm(save)
 			if err != nil {
 				return err
 			}
-			text := fmt.Sprintf("preset %s holds until the host reboots\n", preset)
-			var file string
-			if save {
-				if file, err = o.save(preset); err != nil {
-					return err
-				}
-				text = fmt.Sprintf("preset %s holds, and %s says so\n", preset, file)
+			unlock() // nobody waits until this is read
+			text := fmt.Sprintf("preset %s holds until the host reboots\n", done.Preset)
+			switch {
+			case save && c.alone:
+				text = fmt.Sprintf("preset %s holds until the host reboots, and %s says so to the daemon, which alone reads it\n", done.Preset, done.File)
+			case save:
+				text = fmt.Sprintf("preset %s holds, and %s says so\n", done.Preset, done.File)
 			}
-			return o.say(cmd.OutOrStdout(), text, struct {
-				Preset string `json:"preset"`
-				File   string `json:"file,omitempty"`
-			}{preset, file})
+			return o.say(cmd.OutOrStdout(), text, done)
 		},
 	}
 	cmd.Flags().BoolVar(&save, "save", false, "write conf.d/90-preset.toml, so that it holds after a reboot as well")
 	return cmd
 }
 
-// confirm returns the name of the preset that holds now.
-func (c *change) confirm() (string, error) {
-	const what = "confirm preset"
-	if !c.alone {
-		if err := c.order(what, control.Request{Verb: "confirm"}); err != nil {
-			return "", err
-		}
-		s, err := c.o.call(c.ctx, what, control.Request{Verb: "status"})
-		if err != nil {
-			return "", err
-		}
-		return s.Shield.Preset, c.trials.end()
+// confirmed is a preset that holds, and the file that says so.
+type confirmed struct {
+	Preset string `json:"preset"`
+	File   string `json:"file,omitempty"`
+}
+
+// confirm keeps what waits. To save it comes last: what was confirmed stays confirmed, and
+// can be saved again. What the configuration would refuse is not even confirmed.
+func (c *change) confirm(save bool) (done confirmed, err error) {
+	var waits bool
+	if c.alone {
+		done.Preset, waits, err = c.keptHere()
+	} else {
+		done.Preset, waits, err = c.keptThere()
 	}
+	if err == nil && !waits && !save {
+		err = errors.New("confirm preset: no preset waits to be confirmed")
+	}
+	if err == nil && save {
+		_, err = config.LoadWith(c.o.config, c.o.given, done.Preset)
+	}
+	if err == nil && waits {
+		err = c.keep()
+	}
+	if err != nil || !save {
+		return done, err
+	}
+	if done.File, err = c.o.save(done.Preset); err != nil {
+		err = fmt.Errorf("preset %s holds until the host reboots, but no longer: %w", done.Preset, err)
+	}
+	return done, err
+}
+
+// keptThere is the preset that the daemon has in force, and whether it waits.
+func (c *change) keptThere() (preset string, waits bool, err error) {
+	ctx, cancel := context.WithTimeout(c.ctx, answerIn)
+	defer cancel()
+	s, err := c.o.call(ctx, "confirm preset", control.Request{Verb: "status"})
+	if err != nil {
+		return "", false, err
+	}
+	return s.Shield.Preset, s.Shield.ConfirmBy != nil, nil
+}
+
+// keptHere is the preset that was applied where no daemon runs, and whether it waits.
+func (c *change) keptHere() (preset string, waits bool, err error) {
+	const what = "confirm preset"
 	t, err := c.trials.load()
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("%s: %w", what, err)
-	case t == nil || t.Until == 0:
-		return "", fmt.Errorf("%s: no preset waits to be confirmed", what)
+		return "", false, fmt.Errorf("%s: %w", what, err)
+	case t == nil:
+		return "", false, fmt.Errorf("%s: no preset waits to be confirmed", what)
 	case t.Daemon:
-		return "", fmt.Errorf("%s: %w, which put preset %s in force: start it, or let it be rolled back", what, control.ErrNotRunning, t.Preset)
-	case t.Until <= sysclock.Mono():
-		return "", fmt.Errorf("%s: preset %s was not confirmed in time; `ntpveil rules revert` brings back what was before", what, t.Preset)
+		return "", false, fmt.Errorf("%s: %w, which put preset %s in force: start it, or let it be rolled back", what, control.ErrNotRunning, t.Preset)
+	case t.Until != 0 && t.Until <= sysclock.Mono():
+		return "", false, fmt.Errorf("%s: preset %s was not confirmed in time; `ntpveil rules revert` brings back what was before", what, t.Preset)
 	}
-	if err := c.session.Confirms(t.Session, t.At); err != nil {
-		return "", fmt.Errorf("%s: %w", what, err)
-	}
-	t.Until = 0
-	return t.Preset, c.trials.keep(t)
+	err = c.kernel(what, func(table *nft.Shield) error {
+		now, err := table.Copy(sysclock.Mono())
+		if err == nil && now.Comment() != (rules.Shield{Preset: t.Preset}).Comment() {
+			err = fmt.Errorf("preset %s is in force no longer: somebody changed or removed the table; `ntpveil rules apply %[1]s` puts it up again", t.Preset)
+		}
+		return err
+	})
+	return t.Preset, t.Until != 0, err
 }
 
-// save makes a preset permanent, and returns the file.
+// keep confirms what waits.
+func (c *change) keep() error {
+	const what = "confirm preset"
+	if !c.alone {
+		if err := c.order(what, control.Request{Verb: "confirm"}); err != nil {
+			return err
+		}
+		return c.trials.end()
+	}
+	t, err := c.trials.load()
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	if err := c.session.Confirms(t.Session, t.At); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	t.Until = 0
+	return c.trials.keep(t)
+}
+
+// save makes a preset permanent, and returns the file. The daemon is another user, whatever
+// the admin's umask.
 func (o *options) save(preset string) (string, error) {
 	file := o.saved()
-	if _, err := config.LoadWith(o.config, o.given, preset); err != nil {
-		return "", err
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return "", fmt.Errorf("save preset: %w", err)
-	}
+	dir := filepath.Dir(file)
 	text := "# Written by `ntpveil rules confirm --save`.\n" + config.SavedText(preset)
-	if err := os.WriteFile(file+".new", []byte(text), 0o644); err != nil {
-		return "", fmt.Errorf("save preset: %w", err)
+	var err error
+	if _, missing := os.Stat(dir); errors.Is(missing, fs.ErrNotExist) {
+		err = cmp.Or(os.MkdirAll(dir, 0o755), os.Chmod(dir, 0o755))
 	}
-	if err := os.Rename(file+".new", file); err != nil {
+	if err == nil {
+		err = os.WriteFile(file+".new", []byte(text), 0o644)
+	}
+	if err == nil {
+		err = cmp.Or(os.Chmod(file+".new", 0o644), os.Rename(file+".new", file))
+	}
+	if err != nil {
 		return "", fmt.Errorf("save preset: %w", err)
 	}
 	c, err := o.load()
@@ -125,6 +185,7 @@ func rulesRevertCmd(o *options) *cobra.Command {
 			if err := c.revert(); err != nil {
 				return err
 			}
+			unlock() // nobody waits until this is read
 			text := "what was in force before is back\n"
 			if _, err := os.Stat(o.saved()); err == nil {
 				text += o.saved() + " stays, and says what holds after a reboot\n"
@@ -147,7 +208,7 @@ func (c *change) revert() error {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	if t == nil {
-		return fmt.Errorf("%s: there is nothing to revert: no preset was applied since the host started", what)
+		return fmt.Errorf("%s: there is nothing to revert: no preset was applied since the host started, or it is reverted", what)
 	}
 	if why := c.whyCut(t.Before); why != "" {
 		return fmt.Errorf("%s: %s", what, why)
@@ -201,6 +262,7 @@ func rulesRemoveCmd(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			unlock() // nobody waits until this is read
 			text := "table inet " + rules.TableName + " is removed\n"
 			if !removed {
 				text = "there is no table inet " + rules.TableName + "\n"

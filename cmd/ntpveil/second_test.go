@@ -37,5 +37,6 @@ func TestSecondDaemon(t *testing.T) {
 	if left, err := os.ReadDir(second.dir); err != nil || len(left) != 1 {
 		t.Errorf("the second daemon left %v, %v", left, err)
 	}
+	second.refused(1, "but not on the control.socket of", "apply", "server")
 	first.stop()
 }

@@ -49,8 +49,8 @@ func sessionOf(proc fs.FS, pid int) guard.Session {
 		return s
 	}
 	top := len(line) - 1
-	if line[top].parent == 1 {
-		top-- // a service: sshd, cron, a console's login
+	if line[top].parent == 1 && !inSSH(proc, line[top].pid) {
+		top-- // a service: sshd, cron, a console's login; not a terminal multiplexer that one left behind
 	}
 	if top >= 0 {
 		s.ID, s.Began = fmt.Sprintf("process %d of %s", line[top].pid, line[top].began), line[top].began
@@ -124,17 +124,30 @@ func parseStat(stat string) (p process, err error) {
 // connected to: sshd tells its children, and sudo keeps it from its own.
 func peerOf(proc fs.FS, line []process) (from netip.Addr, to netip.AddrPort) {
 	for _, p := range line {
-		env, err := fs.ReadFile(proc, path.Join(strconv.Itoa(p.pid), "environ"))
-		if err != nil {
-			continue
-		}
-		for _, v := range strings.Split(string(env), "\x00") {
-			if text, ok := strings.CutPrefix(v, "SSH_CONNECTION="); ok {
-				return parseConnection(text)
-			}
+		if text, ok := connection(proc, p.pid); ok {
+			return parseConnection(text)
 		}
 	}
 	return from, to
+}
+
+// connection is what sshd told a process.
+func connection(proc fs.FS, pid int) (text string, ok bool) {
+	env, err := fs.ReadFile(proc, path.Join(strconv.Itoa(pid), "environ"))
+	if err != nil {
+		return "", false
+	}
+	for _, v := range strings.Split(string(env), "\x00") {
+		if text, ok := strings.CutPrefix(v, "SSH_CONNECTION="); ok {
+			return text, true
+		}
+	}
+	return "", false
+}
+
+func inSSH(proc fs.FS, pid int) bool {
+	_, ok := connection(proc, pid)
+	return ok
 }
 
 // parseConnection reads client, its port, server, its port (ssh(1)).

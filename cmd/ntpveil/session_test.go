@@ -50,6 +50,11 @@ func TestSession(t *testing.T) {
 11 10 900 ` + none + `
 12 11 1000 ` + none + `
 `
+	tmux := `
+1 0 0 ` + none + `
+50 1 600 ` + none + ` 198.51.100.7,4000,192.0.2.1,22
+51 50 900 ` + none + ` 198.51.100.7,4000,192.0.2.1,22
+`
 	for name, tt := range map[string]struct {
 		proc string
 		pid  int
@@ -61,6 +66,7 @@ func TestSession(t *testing.T) {
 		"its shell":              {sshd, 21, "login 5", 100 * time.Second, "198.51.100.7"},
 		"tmux is as old as the login it came from":    {sshd, 41, "login 6", 150 * time.Second, ""},
 		"what a service started":                      {service, 12, "process 11 of 9s", 9 * time.Second, ""},
+		"a new window of a tmux, without audit":       {tmux, 51, "process 50 of 6s", 6 * time.Second, "198.51.100.7"},
 		"a service itself":                            {service, 10, "", 0, ""},
 		"a shell in a container, whose parent is not": {"7 0 400 " + none + "\n8 7 900 " + none, 8, "process 7 of 4s", 4 * time.Second, ""},
 		"nobody":   {service, 99, "", 0, ""},

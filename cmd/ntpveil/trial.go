@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,10 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ntpveil/guard/nft"
+	"ntpveil/guard/sysclock"
 )
 
 // trialsDir is gone after a reboot, as what was applied is.
 const trialsDir = "/run/ntpveil-rules"
+
+const lockPause = 20 * time.Millisecond
 
 // trial is a preset that `rules apply` put in force, and the table that was there
 // before.
@@ -36,8 +40,8 @@ type trials struct{ dir string }
 
 func (t trials) file() string { return filepath.Join(t.dir, "trial.json") }
 
-// lock keeps others out until unlock is called.
-func (t trials) lock() (unlock func(), err error) {
+// lock keeps others out until unlock is called, which may be called twice.
+func (t trials) lock(ctx context.Context) (unlock func(), err error) {
 	if err := os.MkdirAll(t.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", t.dir, err)
 	}
@@ -45,11 +49,14 @@ func (t trials) lock() (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", t.dir, err)
 	}
-	for {
-		err = unix.Flock(int(d.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			break
+	for err = unix.EWOULDBLOCK; errors.Is(err, unix.EWOULDBLOCK) && ctx.Err() == nil; {
+		err = unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if errors.Is(err, unix.EWOULDBLOCK) { // nobody tells when it is free, and a signal must end this
+			_ = sleep(ctx, sysclock.Mono()+lockPause)
 		}
+	}
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = errors.New("another command holds it")
 	}
 	if err != nil {
 		_ = d.Close()
@@ -69,7 +76,7 @@ func (t trials) load() (*trial, error) {
 		err = json.Unmarshal(text, &x)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read what was applied: %w", err)
+		return nil, fmt.Errorf("read what was applied: %s: %w; without the file nothing is known of it, and nothing is rolled back", t.file(), err)
 	}
 	if x.BootID != bootID() {
 		return nil, nil

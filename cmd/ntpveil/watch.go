@@ -7,10 +7,13 @@ import (
 	"log/syslog"
 	"os"
 	"os/exec"
+	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"ntpveil/guard/config"
 	"ntpveil/guard/control"
@@ -24,6 +27,7 @@ const (
 	readyIn       = 30 * time.Second
 	answerIn      = 5 * time.Second // for a daemon
 	rollBackPause = time.Second
+	patience      = 5 * time.Second // with whoever holds the lock
 	rollBackTries = 120
 )
 
@@ -40,9 +44,17 @@ func (o *options) watch(id string) error {
 		return fmt.Errorf("start watcher: %w", err)
 	}
 	defer ready.Close()
-	args := []string{"rules", "watch", "--trials", o.trials, id}
+	trials, err := filepath.Abs(o.trials) // for it works elsewhere
+	if err != nil {
+		return fmt.Errorf("start watcher: %w", err)
+	}
+	args := []string{"rules", "watch", "--trials", trials, id}
 	if o.given { // else the file need not be there
-		args = append(args, "--config", o.config)
+		file, err := filepath.Abs(o.config)
+		if err != nil {
+			return fmt.Errorf("start watcher: %w", err)
+		}
+		args = append(args, "--config", file)
 	}
 	cmd := exec.CommandContext(context.Background(), self, args...) // it outlives the command
 	cmd.Dir, cmd.ExtraFiles = "/", []*os.File{theirs}
@@ -79,10 +91,13 @@ func rulesWatchCmd(o *options) *cobra.Command {
 				_, _ = ready.WriteString("1")
 				_ = ready.Close()
 			}
-			if waits, err := t.outlast(cmd.Context(), x); err != nil || !waits {
+			signal.Ignore(unix.SIGHUP) // the end of a login is not the end of the time
+			waits, err := t.outlast(cmd.Context(), x)
+			// A service that ends takes the watcher with it, which is its last moment.
+			if !waits && cmd.Context().Err() == nil {
 				return err
 			}
-			return o.rollBack(cmd.Context(), t, x.ID)
+			return o.rollBack(context.WithoutCancel(cmd.Context()), t, x.ID)
 		},
 	}
 }
@@ -124,8 +139,9 @@ func sleep(ctx context.Context, until time.Duration) error {
 // about to end does not, and one that answers nobody is none: it is asked until it
 // has done so or is gone.
 func (o *options) rollBack(ctx context.Context, t trials, id string) error {
+	begun := sysclock.Mono()
 	for range rollBackTries {
-		done, err := o.tryRollBack(ctx, t, id)
+		done, err := o.tryRollBack(ctx, t, id, sysclock.Mono()-begun > patience)
 		if done || err != nil {
 			return err
 		}
@@ -136,12 +152,18 @@ func (o *options) rollBack(ctx context.Context, t trials, id string) error {
 	return errors.New("roll back: neither the daemon does it nor can it be done here")
 }
 
-func (o *options) tryRollBack(ctx context.Context, t trials, id string) (done bool, err error) {
-	unlock, err := t.lock()
-	if err != nil {
-		return false, err
+// It waits for the lock until it is impatient: a command may be stopped, and its terminal
+// out of reach.
+func (o *options) tryRollBack(ctx context.Context, t trials, id string, impatient bool) (done bool, err error) {
+	locking, cancel := context.WithTimeout(ctx, rollBackPause)
+	defer cancel()
+	unlock, err := t.lock(locking)
+	switch {
+	case err == nil:
+		defer unlock()
+	case !impatient:
+		return false, nil
 	}
-	defer unlock()
 	x, err := t.load()
 	if err != nil {
 		return false, nil
@@ -149,17 +171,20 @@ func (o *options) tryRollBack(ctx context.Context, t trials, id string) (done bo
 	if x == nil || x.ID != id || x.Until == 0 {
 		return true, nil
 	}
-	socket, err := config.Socket(o.config, o.given)
+	// The file may have been moved by now: the admin waits all the same.
+	socket, err := config.Socket(o.config, false)
 	if err != nil {
 		return false, err
 	}
-	asking, cancel := context.WithTimeout(ctx, answerIn)
-	defer cancel()
+	asking, stop := context.WithTimeout(ctx, answerIn)
+	defer stop()
 	status, err := control.Call(asking, socket, control.Request{Verb: "status"})
 	switch {
 	case err == nil && status != nil && status.Shield.ConfirmBy == nil:
 		return true, t.end()
 	case err == nil, !errors.Is(err, control.ErrNotRunning) && !errors.Is(err, context.DeadlineExceeded):
+		return false, nil
+	case errors.Is(err, control.ErrNotRunning) && nobodyElse() != nil: // it ends, and works to its end
 		return false, nil
 	}
 	if err := putBack(x.Before); err != nil {

@@ -16,7 +16,7 @@ import (
 )
 
 // Call sends one request to the daemon at path and returns the status that came
-// with the reply, if any. Errors wrap ErrNotRunning and ErrNotPermitted.
+// with the reply, if any. Errors wrap ErrNotRunning, ErrNotPermitted and Refused.
 func Call(ctx context.Context, path string, r Request) (*guard.Status, error) {
 	rep, err := Ask(ctx, path, r)
 	return rep.Status, err
@@ -58,8 +58,10 @@ func read(line []byte) (rep Reply, err error) {
 	switch {
 	case rep.Denied:
 		return rep, fmt.Errorf("%w: %s", ErrNotPermitted, rep.Error)
-	case rep.Error != "":
+	case rep.Unsure:
 		return rep, errors.New(rep.Error)
+	case rep.Error != "":
+		return rep, Refused(rep.Error)
 	}
 	return rep, nil
 }

@@ -367,3 +367,14 @@ func TestLooksAreNotForEveryone(t *testing.T) {
 		}
 	}
 }
+
+// TestRefused: what the daemon refused is told from what may come true yet.
+func TestRefused(t *testing.T) {
+	for line, want := range map[string]bool{`{"error":"no"}`: true, `{"error":"time is up","unsure":true}`: false, `{"error":"no"`: false} {
+		_, err := read([]byte(line))
+		var refused Refused
+		if err == nil || errors.As(err, &refused) != want {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+}

@@ -20,8 +20,7 @@ import (
 
 const (
 	readWithin = 10 * time.Second
-	writeAtEnd = time.Second // for the last reply, once the daemon stops
-	orderMost  = time.Minute
+	writeAtEnd = time.Second           // for the last reply, once the daemon stops
 	rest       = 50 * time.Millisecond // after a connection that could not be taken
 )
 
@@ -191,7 +190,7 @@ func (s *session) answer(ctx context.Context, line []byte) Reply {
 	if r.Verb == "waitsync" {
 		return s.wait(ctx, length)
 	}
-	ctx, cancel := context.WithTimeout(ctx, orderMost)
+	ctx, cancel := context.WithTimeout(ctx, OrderMost)
 	defer cancel()
 	switch r.Verb {
 	case "diff":
@@ -202,12 +201,12 @@ func (s *session) answer(ctx context.Context, line []byte) Reply {
 	default:
 		err = s.d.Order(ctx, r.Verb, length)
 	}
-	return replyTo(Reply{}, err)
+	return replyTo(Reply{Unsure: err != nil && ctx.Err() != nil}, err)
 }
 
 func replyTo(r Reply, err error) Reply {
 	if err != nil {
-		return Reply{Error: err.Error()}
+		return Reply{Error: err.Error(), Unsure: r.Unsure}
 	}
 	return r
 }

@@ -18,6 +18,15 @@ var (
 	ErrNotPermitted = errors.New("not permitted")
 )
 
+// Refused is the daemon's own answer that it did not do what was asked. After any other
+// error of an order it may have done so, or may do so yet.
+type Refused string
+
+func (r Refused) Error() string { return string(r) }
+
+// OrderMost is how long the daemon takes for an order, at most.
+const OrderMost = time.Minute
+
 // rank is who somebody is.
 type rank int
 
@@ -50,6 +59,7 @@ type Request struct {
 type Reply struct {
 	Error  string        `json:"error,omitempty"`
 	Denied bool          `json:"denied,omitempty"`
+	Unsure bool          `json:"unsure,omitempty"` // it may come true yet: time was up before it was in force
 	Status *guard.Status `json:"status,omitempty"`
 	Diff   *Diff         `json:"diff,omitempty"`
 }
