@@ -26,7 +26,7 @@ func (s *Shield) commit(b *batch) error {
 // fits reports whether the table can become that of a shield: its comment, flags
 // and the definitions of sets never change.
 func (st *state) fits(w rules.Shield) bool {
-	orphan := w.Owner && st.table.flags == ownerFlags&^0x2
+	orphan := w.Owner && st.table.flags == ownerFlags&^tableOwner
 	want := uint32(0)
 	if w.Owner {
 		want = ownerFlags
@@ -192,16 +192,17 @@ func (s *Shield) replace(b *batch, from rules.Shield) error {
 	}
 	var stays []string
 	b.flushRules()
-	for _, c := range s.st.chains {
-		if intact && isChain(c.name) {
-			stays = append(stays, c.name)
-		} else {
-			b.deleteChain(c.name)
-		}
-	}
-	for name := range s.st.sets {
+	for name := range s.st.sets { // before chains, which elements of a map may name
 		if !isSet(name) {
 			b.deleteSet(name)
+		}
+	}
+	for _, c := range s.st.chains {
+		switch {
+		case intact && isChain(c.name):
+			stays = append(stays, c.name)
+		case !c.bound: // else its rule has taken it along
+			b.deleteChain(c.name)
 		}
 	}
 	var devices []string

@@ -55,7 +55,10 @@ func (b *batch) add(typ uint16, flags uint16, label string, data attrs) *message
 
 func ours() attrs { return attrs(nil).text(1, rules.TableName) } // attribute 1 is the table's name everywhere
 
-const ownerFlags = 0x2 | 0x4 // NFT_TABLE_F_OWNER and NFT_TABLE_F_PERSIST
+const (
+	tableOwner = 0x2              // NFT_TABLE_F_OWNER
+	ownerFlags = tableOwner | 0x4 // and NFT_TABLE_F_PERSIST
+)
 
 // table makes the table, or takes an orphan over.
 func (b *batch) table(t rules.Table) {

@@ -30,6 +30,7 @@ type chainSeen struct {
 	table, name, typ string
 	handle           uint64
 	hooked           bool
+	bound            bool // it has no name of its own, and comes and goes with a rule
 	hook, policy     uint32
 	priority         int32
 	devices          []string
@@ -109,6 +110,8 @@ func decodeChain(b []byte) (c chainSeen) {
 			c.policy = u32Of(data)
 		case unix.NFTA_CHAIN_TYPE:
 			c.typ = textOf(data)
+		case 10: // NFTA_CHAIN_FLAGS
+			c.bound = u32Of(data)&4 != 0 // NFT_CHAIN_BINDING
 		case unix.NFTA_CHAIN_HOOK:
 			c.decodeHook(data)
 		}

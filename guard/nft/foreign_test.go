@@ -21,6 +21,8 @@ func TestTampering(t *testing.T) {
 		"policy changed":    "chain inet ntpveil input { policy drop; }",
 		"chain added":       "add chain inet ntpveil other",
 		"set added":         "add set inet ntpveil other { type ipv4_addr; }",
+		"map added":         "add chain inet ntpveil other\nadd map inet ntpveil m { type inet_service : verdict; elements = { 22 : jump other } }",
+		"nameless chain":    "add rule inet ntpveil input jump { tcp dport 80 accept; }\n",
 		"elements flushed":  "flush set inet ntpveil exposed6",
 		"everything is off": "flush ruleset",
 	} {
