@@ -75,10 +75,24 @@ func (c *conn) commit(b *batch) (int, error) {
 	return n, nil
 }
 
+// marker begins and ends a transaction.
+var marker = []byte{0, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES}
+
 // transact sends one transaction and waits for its end.
 func (c *conn) transact(msgs []message) error {
-	marker := []byte{0, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES}
-	var first, last uint32
+	first, last := c.begin(msgs)
+	c.out, _ = c.append(c.out, unix.NFNL_MSG_BATCH_END, 0, marker)
+	return c.finish(msgs, first, last)
+}
+
+// check has the kernel try a batch, as one transaction, and undo it: it does so where
+// the end is missing.
+func (c *conn) check(b *batch) error {
+	first, last := c.begin(b.msgs)
+	return c.finish(b.msgs, first, last)
+}
+
+func (c *conn) begin(msgs []message) (first, last uint32) {
 	c.out, first = c.append(c.out[:0], unix.NFNL_MSG_BATCH_BEGIN, 0, marker)
 	for i, m := range msgs {
 		flags := m.flags
@@ -87,7 +101,10 @@ func (c *conn) transact(msgs []message) error {
 		}
 		c.out, last = c.append(c.out, nftType(m.typ), flags, header(unix.NFPROTO_INET), m.data)
 	}
-	c.out, _ = c.append(c.out, unix.NFNL_MSG_BATCH_END, 0, marker)
+	return first, last
+}
+
+func (c *conn) finish(msgs []message, first, last uint32) error {
 	if err := c.send(c.out); err != nil {
 		return fmt.Errorf("send transaction: %w", explain(err))
 	}

@@ -13,10 +13,13 @@ import (
 )
 
 // Copy is a table as it was, whoever made it, to be put back: every chain, rule,
-// set and element, in the kernel's own words. It can be kept as JSON.
+// set and element, in the kernel's own words, but for blocked prefixes: their sets
+// are in it without what they hold. An empty one blocks nothing, and the daemon
+// fills it from the files. It can be kept as JSON.
 type Copy struct {
-	At    time.Duration `json:"at"`    // CLOCK_MONOTONIC
-	Parts []Part        `json:"parts"` // in the order in which they are made; none: there was no table
+	At    time.Duration `json:"at"`         // CLOCK_MONOTONIC
+	Gen   uint32        `json:"generation"` // of the rule sets, which begins with 1
+	Parts []Part        `json:"parts"`      // in the order in which they are made; none: there was no table
 }
 
 // Part is one thing of a table.
@@ -27,7 +30,7 @@ type Part struct {
 
 // What of each thing is kept: the rest are numbers that the kernel gives.
 var kept = map[uint16][]uint16{
-	unix.NFT_MSG_NEWTABLE:   {1, 6},                                                     // name, user data
+	unix.NFT_MSG_NEWTABLE:   {1, 2, 6},                                                  // name, flags, user data
 	unix.NFT_MSG_NEWCHAIN:   {1, 3, 4, 5, 7, 12},                                        // table, name, hook, policy, type, user data
 	unix.NFT_MSG_NEWSET:     {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, setExpr, setExprs}, // table, name to description, timeout, interval, user data
 	unix.NFT_MSG_NEWSETELEM: {1, 2, 3},                                                  // table, set, elements
@@ -48,7 +51,8 @@ func only(typ uint16, b []byte) (out attrs) {
 	return out
 }
 
-// Copy reads the whole table. It changes nothing.
+// Copy reads the whole table, and fails where it could not be put back. It changes
+// nothing.
 func (s *Shield) Copy(now time.Duration) (Copy, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -71,14 +75,18 @@ func (s *Shield) Copy(now time.Duration) (Copy, error) {
 		if err != nil {
 			return Copy{}, s.giveUp(err)
 		}
-		if before == after {
-			return Copy{At: now, Parts: parts}, nil
+		if before != after {
+			continue
 		}
+		if err := s.rehearse(parts); err != nil {
+			return Copy{}, s.giveUp(fmt.Errorf("copy table: it could not be put back: %w", err))
+		}
+		return Copy{At: now, Gen: after, Parts: parts}, nil
 	}
 	return Copy{}, errors.New("copy table: somebody keeps changing the rule sets")
 }
 
-// parts reads table, sets, elements, chains and rules.
+// parts reads table, sets, chains, elements, which may name chains, and rules.
 func (c *conn) parts() (out []Part, err error) {
 	keep := func(typ uint16) func([]byte) {
 		return func(b []byte) {
@@ -94,14 +102,14 @@ func (c *conn) parts() (out []Part, err error) {
 	if err == nil {
 		err = c.list(unix.NFT_MSG_GETSET, ours(), keep(unix.NFT_MSG_NEWSET))
 	}
+	if err == nil {
+		err = c.list(unix.NFT_MSG_GETCHAIN, nil, keep(unix.NFT_MSG_NEWCHAIN))
+	}
 	for _, p := range slices.Clone(out) {
-		if err == nil && p.Type == unix.NFT_MSG_NEWSET {
+		if err == nil && p.Type == unix.NFT_MSG_NEWSET && !rules.IsBlocked(p.name()) {
 			set := ours().text(unix.NFTA_SET_ELEM_LIST_SET, p.name())
 			err = c.list(unix.NFT_MSG_GETSETELEM, set, keep(unix.NFT_MSG_NEWSETELEM))
 		}
-	}
-	if err == nil {
-		err = c.list(unix.NFT_MSG_GETCHAIN, nil, keep(unix.NFT_MSG_NEWCHAIN))
 	}
 	if err == nil {
 		err = c.list(unix.NFT_MSG_GETRULE, ours(), keep(unix.NFT_MSG_NEWRULE))
@@ -120,12 +128,27 @@ func find(b []byte, typ uint16) string {
 	return ""
 }
 
-// name is the name of a set, and of the set of elements.
+// name is the name of a set, and of the set of elements, and of the chain of a rule.
 func (p Part) name() string { return find(p.Data, 2) }
+
+func (p Part) label() string {
+	switch p.Type {
+	case unix.NFT_MSG_NEWSET:
+		return "put back set " + p.name()
+	case unix.NFT_MSG_NEWSETELEM:
+		return "put back elements of set " + p.name()
+	case unix.NFT_MSG_NEWCHAIN:
+		return "put back chain " + find(p.Data, unix.NFTA_CHAIN_NAME)
+	case unix.NFT_MSG_NEWRULE:
+		return "put back rule of chain " + p.name()
+	}
+	return "put back table"
+}
 
 // Put puts a table back as it was, in one transaction. Elements that run out stay
 // as they are now where the table of now has the same set, for what was guarded or
 // closed since then is to stay so; the chain of a device that is gone stays away.
+// Where no rule set changed at all since then it does nothing.
 func (s *Shield) Put(now time.Duration, c Copy) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -135,6 +158,9 @@ func (s *Shield) Put(now time.Duration, c Copy) error {
 	current, err := s.conn.parts()
 	if err != nil {
 		return s.giveUp(fmt.Errorf("put table back: %w", explain(err)))
+	}
+	if s.st.gen == c.Gen && things(current) == things(c.Parts) {
+		return nil
 	}
 	b := &batch{}
 	if len(current) > 0 {
@@ -152,6 +178,17 @@ func (s *Shield) Put(now time.Duration, c Copy) error {
 		return fmt.Errorf("put table back: %w", err)
 	}
 	return nil
+}
+
+// things counts all but elements. The kernel takes some away without a transaction:
+// the table of an owner who ends and, before Linux 6.16, the chain of a device.
+func things(parts []Part) (n int) {
+	for _, p := range parts {
+		if p.Type != unix.NFT_MSG_NEWSETELEM {
+			n++
+		}
+	}
+	return n
 }
 
 // merge is the copy with the elements that run out as they are now.
@@ -253,6 +290,8 @@ func (b *batch) parts(netns int, list []Part) error {
 	for _, p := range list {
 		data := attrs(p.Data)
 		switch p.Type {
+		case unix.NFT_MSG_NEWTABLE:
+			data = ownerless(data)
 		case unix.NFT_MSG_NEWSET:
 			b.setID++
 			data = slices.Clone(data).u32(unix.NFTA_SET_ID, b.setID)
@@ -266,13 +305,25 @@ func (b *batch) parts(netns int, list []Part) error {
 				continue
 			}
 		case unix.NFT_MSG_NEWRULE:
-			if gone[find(p.Data, 2)] {
+			if gone[p.name()] {
 				continue
 			}
 		}
-		b.add(p.Type, unix.NLM_F_CREATE|unix.NLM_F_APPEND, "put back what was there", data)
+		b.add(p.Type, unix.NLM_F_CREATE|unix.NLM_F_APPEND, p.label(), data)
 	}
 	return nil
+}
+
+// ownerless is a table as its owner leaves it: whoever puts it back ends soon.
+func ownerless(table attrs) (out attrs) {
+	for t, data := range each(table) {
+		if t == unix.NFTA_TABLE_FLAGS {
+			out = out.u32(t, u32Of(data)&^tableOwner)
+		} else {
+			out = out.bytes(t, data)
+		}
+	}
+	return out
 }
 
 // Remove takes the table away, and reports whether there was one.
