@@ -246,9 +246,13 @@ func (s Set) key(e Element) string {
 	return PrefixOf(e.Key, e.End).String()
 }
 
-// PrefixOf is the prefix that begins at key and ends before end.
+// PrefixOf is the prefix that begins at key and ends before end; the zero one where
+// none does.
 func PrefixOf(key, end string) netip.Prefix {
-	a, _ := netip.AddrFromSlice([]byte(key))
+	a, ok := netip.AddrFromSlice([]byte(key))
+	if !ok {
+		return netip.Prefix{}
+	}
 	for bits := range a.BitLen() + 1 {
 		if p, _ := a.Prefix(bits); p.Addr() == a && behind(p) == end {
 			return p
@@ -292,10 +296,10 @@ func (s *Shield) Add(set string, key []byte, until time.Duration, comment string
 	a, isAddr := netip.AddrFromSlice(key)
 	switch set {
 	case Exposed6:
-		if isAddr {
+		if isAddr && a.Is6() {
 			s.Exposed = append(s.Exposed, Exposed{Addr: a, Until: until})
 		}
-		return isAddr
+		return isAddr && a.Is6()
 	case Probes6:
 		i, found := slices.BinarySearchFunc(s.Exposed, a, func(x Exposed, a netip.Addr) int { return x.Addr.Compare(a) })
 		if found {

@@ -220,6 +220,20 @@ func TestPrefixOfUndoesBehind(t *testing.T) {
 	}
 }
 
+func FuzzPrefixOf(f *testing.F) {
+	for _, p := range prefixes("10.0.0.0/8", "255.0.0.0/8", "::/0") {
+		f.Add(string(p.Addr().AsSlice()), behind(p))
+	}
+	f.Add("\xc6\x33\x64\x0a", "\xc6\x33\x64\x15") // a range
+	f.Add("\x00\x16", "\x00\x17")                 // another type of key
+	f.Add("", "")                                 // a catch-all element
+	f.Fuzz(func(t *testing.T, key, end string) {
+		if p := PrefixOf(key, end); p.IsValid() && (string(p.Addr().AsSlice()) != key || behind(p) != end) {
+			t.Errorf("%q to %q became %s", key, end, p)
+		}
+	})
+}
+
 func TestIngressName(t *testing.T) {
 	for device, want := range map[string]string{"eth0.5": "ingress_eth0.5", "a@b": "ingress_a/40b", "6to4": "ingress_6to4", "é": "ingress_/c3/a9"} {
 		if got := IngressName(device); got != want {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"ntpveil/rules"
 )
 
@@ -51,6 +53,64 @@ func TestTampering(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTrustedByHand: what is no prefix is taken for none, and the set put right,
+// by a daemon that runs and by the next one.
+func TestTrustedByHand(t *testing.T) {
+	for name, input := range map[string]string{
+		"range":       "add element inet ntpveil trusted4 { 198.51.100.10-198.51.100.20 }",
+		"range, IPv6": "add element inet ntpveil trusted6 { 2001:db8:a::1-2001:db8:a::9 }",
+		"catch-all":   "",
+		"no interval": remade("trusted6 { type ipv6_addr; elements = { 2001:db8:a::1 }; }"),
+		"other key":   remade("trusted4 { type inet_service; flags interval; elements = { 22 }; }"),
+		"wider key":   remade("trusted4 { type ipv6_addr; flags interval; elements = { 2001:db8:a::/48 }; }"),
+		"other guard": remade("exposed6 { type ipv4_addr; timeout 1h; elements = { 192.0.2.9 }; }"),
+	} {
+		for _, anew := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, a new daemon: %v", name, anew), func(t *testing.T) {
+				k := newKernel(t)
+				k.device(t, "eth0")
+				s, w := k.open(t), wish("eth0")
+				must(t, s.Grow(mono(), w))
+				if name == "catch-all" {
+					catchAll(t, k.open(t), rules.Trusted4)
+				} else {
+					k.nft(t, input, "-f", "-")
+				}
+				if anew {
+					s = k.open(t)
+				}
+				seen(t, s)
+				must(t, s.Grow(mono(), w))
+				must(t, s.Shrink(mono(), w))
+				if got := seen(t, s); !slices.Equal(got.Trusted, rules.Widest(w.Trusted)) || len(got.Exposed) == 0 {
+					t.Errorf("trusted %v, exposed %v", got.Trusted, got.Exposed)
+				}
+				for _, set := range w.Sets() {
+					if set.Interval && !s.st.sets[set.Name].same(set) {
+						t.Errorf("%s holds %v", set.Name, s.st.sets[set.Name].elems)
+					}
+				}
+			})
+		}
+	}
+}
+
+// remade is what makes the table anew, with one set in it.
+func remade(set string) string {
+	return "delete table inet ntpveil\ntable inet ntpveil {\nset " + set + "\n}\n"
+}
+
+// catchAll adds the element *, at which nft 1.0.6 dies in a set of intervals.
+func catchAll(t *testing.T, s *Shield, set string) {
+	t.Helper()
+	const flagCatchAll = 0x2
+	b := &batch{}
+	b.add(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, "add to set "+set, ours().text(unix.NFTA_SET_ELEM_LIST_SET, set).
+		nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS, attrs(nil).nest(unix.NFTA_LIST_ELEM, attrs(nil).u32(unix.NFTA_SET_ELEM_FLAGS, flagCatchAll))))
+	_, err := s.conn.commit(b)
+	must(t, err)
 }
 
 // TestDevices come, go and are renamed.

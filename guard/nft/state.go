@@ -250,7 +250,9 @@ func (st *state) shield(now time.Duration, pass func(set string) bool) rules.Shi
 			}
 			switch {
 			case name == rules.Trusted4 || name == rules.Trusted6:
-				s.Trusted = append(s.Trusted, rules.PrefixOf(k, e.end))
+				if p := rules.PrefixOf(k, e.end); p.IsValid() && p.Addr().Is6() == (name == rules.Trusted6) {
+					s.Trusted = append(s.Trusted, p)
+				} // a range, or *, was added by hand: the set is then not as wished, and replaced
 			case e.until > now:
 				s.Add(name, []byte(k), e.until, e.comment, e.packets)
 			}
