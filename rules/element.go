@@ -67,6 +67,7 @@ func (s Shield) learning() []Set {
 	}
 	if s.learns() == FromForward {
 		sets = append(sets,
+			Set{Name: networks6, Kind: Addr6, Size: hoodSize, Timeout: true, Dynamic: true, Default: learnersKept, Comment: "how much is learnt from each /64"},
 			Set{Name: learners6, Kind: Addr6, Size: hoodSize, Timeout: true, Dynamic: true, Default: learnersKept, Comment: "how much is learnt from each host"},
 			Set{Name: learners4, Kind: Addr4, Size: hoodSize, Timeout: true, Dynamic: true, Default: learnersKept, Comment: "how much is learnt from each host"})
 	}

@@ -66,16 +66,29 @@ func asking(s Shield) Chain {
 	return c
 }
 
-// passing bounds what one host behind this one can close.
+// passing bounds what one host behind this one can close. By IPv6 a host has as many
+// addresses as it likes, so that its network is bounded, too, and first: what is over
+// that bound takes no room among the learners. Both stand in one rule, which ends at
+// the first limit that is passed.
 func passing(s Shield, six bool) Chain {
-	name, family, source, set, to := "passing4", v4, SAddr4, learners4, "learn4"
-	if six {
-		name, family, source, set, to = "passing6", v6, SAddr6, learners6, "learn6"
-	}
 	limit := Below{Rate: or(s.Choices.LearnRate, learnRate), Burst: or(s.Choices.LearnMax, learnBurst), Minute: true}
-	return Chain{Name: name, Rules: []Rule{
-		rule("so many of each host", family, Note{Set: set, Field: source, Limit: &limit}, Goto{to}),
+	if six {
+		all := s.ofNetwork(limit)
+		return Chain{Name: "passing6", Rules: []Rule{
+			rule("so many of each network, and of each host in it", v6, Note{Set: networks6, Field: SAddr6, Bits: 64, Limit: &all},
+				Note{Set: learners6, Field: SAddr6, Limit: &limit}, Goto{"learn6"}),
+		}}
+	}
+	return Chain{Name: "passing4", Rules: []Rule{
+		rule("so many of each host", v4, Note{Set: learners4, Field: SAddr4, Limit: &limit}, Goto{"learn4"}),
 	}}
+}
+
+// ofNetwork is the limit of a /64 of hosts, of each of which another one is given:
+// what is learnt in a hold is a quarter of what there is room for, and a burst.
+func (s Shield) ofNetwork(host Below) Below {
+	room := uint32(hoodSize / 4 / max(s.Hold.Minutes(), 1))
+	return Below{Rate: max(host.Rate, min(networkRate, room)), Burst: max(host.Burst, networkBurst), Minute: true}
 }
 
 // learning closes the neighbourhood of the address that is asked.

@@ -39,7 +39,7 @@ type Choices struct {
 	Silent              bool   // what is closed is counted, not logged
 	LogRate, LogBurst   uint32 // of what is closed, a second; 0: 10 and 20
 	Learn               Learn  // what the kernel learns by itself
-	LearnRate, LearnMax uint32 // of one host behind this one: queries a minute that are learnt from, and in a burst; 0: 5 and 16
+	LearnRate, LearnMax uint32 // of one address behind this one: queries a minute that are learnt from, and in a burst; 0: 5 and 16
 }
 
 // Hooks are where strangers are met.
@@ -139,6 +139,7 @@ const (
 	learnt64   = "learnt64" // NAT64 addresses (RFC 6052)
 	learners4  = "learners4"
 	learners6  = "learners6"
+	networks6  = "networks6"
 	own4       = "own4"
 	own6       = "own6"
 	near4      = "near4"
@@ -164,10 +165,12 @@ const (
 	// Enough for IPv6, two extension headers and a transport header.
 	snaplen = 128
 
-	// Four servers asked every 64 s are 4 queries a minute. What one host can add
-	// in a hold of 15 minutes is 16 + 5·15 = 91 prefixes.
-	learnRate, learnBurst = 5, 16
-	learnersKept          = 10 * time.Minute // a burst of 16 has filled up again by then
+	// Four servers asked every 64 s are 4 queries a minute. What one address can add
+	// in a hold of 15 minutes is 16 + 5·15 = 91 prefixes; all of a /64 of IPv6, in
+	// which a host has as many addresses as it likes, 1000 + 300·15 = 5500.
+	learnRate, learnBurst     = 5, 16
+	networkRate, networkBurst = 300, 1000
+	learnersKept              = 10 * time.Minute // either burst has filled up again by then
 
 	// PrefixProbe and PrefixHood start the log messages of packets to a throw-away
 	// address and from a closed neighbourhood.

@@ -223,6 +223,29 @@ func TestNothingIsLearntForEver(t *testing.T) {
 	}
 }
 
+// TestANetworkIsBoundedByItsRoom: what is learnt of a /64 in a hold stays well below
+// what the set holds, and no host of it is bounded more than it was told.
+func TestANetworkIsBoundedByItsRoom(t *testing.T) {
+	for _, tt := range []struct {
+		hold        time.Duration
+		rate, burst uint32
+		want        string
+	}{
+		{15 * time.Minute, 0, 0, "limit rate 300/minute burst 1000 packets"},
+		{24 * time.Hour, 0, 0, "limit rate 11/minute burst 1000 packets"},
+		{30 * time.Second, 0, 0, "limit rate 300/minute burst 1000 packets"},
+		{15 * time.Minute, 400, 2000, "limit rate 400/minute burst 2000 packets"},
+	} {
+		p := presets(t)["router"]
+		s := p.Shield(someHost(p))
+		s.Hold, s.Choices.LearnRate, s.Choices.LearnMax = tt.hold, tt.rate, tt.burst
+		text := compile(t, s).String()
+		if !strings.Contains(text, "update @networks6 { ip6 saddr & ffff:ffff:ffff:ffff:: "+tt.want+" } update @learners6") {
+			t.Errorf("%+v:\n%s", tt, text)
+		}
+	}
+}
+
 // TestALeafThatServes: who lists udp/123 serves time, and is no leaf.
 func TestALeafThatServes(t *testing.T) {
 	for _, allow := range []Service{{Proto: "udp", Port: 123}, {Proto: "udp", Port: 100, Last: 200}, {Proto: "udp", Port: 123, Device: "eth0"}} {

@@ -352,6 +352,63 @@ func TestRouterGuardsWhatIsBehind(t *testing.T) {
 	walk("after it ran out", everything)
 }
 
+// raw6 sends IPv6 packets with forged sources from a node, by their destinations.
+func (tg *target) raw6(from *lab.Node, packets [][]byte) {
+	tg.Helper()
+	tg.must(from.Do(func() error {
+		fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		for _, p := range packets {
+			if err := unix.Sendto(fd, p, 0, &unix.SockaddrInet6{Addr: [16]byte(p[24:40])}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}
+
+// TestRouterBoundsEachNetwork: a host that asks from an address of its own for each
+// query closes so much, takes no room from others, and no other network pays for it.
+func TestRouterBoundsEachNetwork(t *testing.T) {
+	t.Parallel()
+	tg := facing(t, "router", nil)
+	inner := tg.behind()
+	query := lab.NTP{Version: 4, Mode: 3, Transmit: 1}.Bytes()
+	ask := func(from string, i int) []byte {
+		to := netip.MustParseAddr(fmt.Sprintf("2001:db8:%x::7", 0x4000+i))
+		return lab.Forge(netip.MustParseAddr(from), to, lab.UDP(4000, 123, query))
+	}
+	var packets [][]byte
+	for i := range 3000 {
+		packets = append(packets, ask(fmt.Sprintf("2001:db8:1:77::%x", 0x100+i), i))
+	}
+	began := time.Now()
+	for part := range slices.Chunk(packets, 50) {
+		tg.raw6(inner, part)
+		time.Sleep(time.Millisecond) // no more than a queue takes at once
+	}
+	most := 1000 + 5*int(time.Since(began).Seconds()+1)
+	if n := len(tg.learnt()); n < 1000 || n > most {
+		t.Errorf("one network closed %d neighbourhoods, want 1000 to %d", n, most)
+	}
+	tg.raw6(inner, [][]byte{ask("2001:db8:1:78::2", 0x3000)})
+	if got := tg.learnt(); !slices.Contains(got, "2001:db8:7000::") {
+		t.Errorf("another network closes nothing any more")
+	}
+	packets = nil
+	for i := range flood {
+		packets = append(packets, ask("2001:db8:1:79::2", 0x3100+i))
+	}
+	before := len(tg.learnt())
+	tg.raw6(inner, packets)
+	if n := len(tg.learnt()) - before; n < 16 || n > 18 {
+		t.Errorf("one address closed %d neighbourhoods, want 16", n)
+	}
+}
+
 // TestRouterBoundsEachHost: what one host behind it can close is so much, and no
 // other one pays for it.
 func TestRouterBoundsEachHost(t *testing.T) {
