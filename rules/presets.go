@@ -83,6 +83,9 @@ func (r *presetReader) add(f strict.File) {
 		return slices.ContainsFunc(presetKeys, func(k presetKey) bool { return strings.HasPrefix(k.name, table+".") })
 	})
 	r.errs = append(r.errs, errs...)
+	if len(entries)+len(errs) == 0 { // a shell empties the file that `rules show` is to write, before that reads it
+		r.errs = append(r.errs, l.at.Errorf("it says nothing, and a preset says what it extends at least: extends = %s", strict.Quote(DefaultPreset)))
+	}
 	for _, e := range entries {
 		switch {
 		case e.Key != "extends":

@@ -172,6 +172,7 @@ func TestPresetErrors(t *testing.T) {
 		{"[learn]\nusers = [\"a b\"]", `a.toml:2:10: learn.users: "a b" is no name of a user`},
 		{"[closed]\nlistening = true\nhooks = [\"forward\"]", `a.toml:2:1: closed.listening: no socket of this host listens in "forward" alone`},
 		{"about = \"two\\nlines\"", "a.toml:1:1: about: one line of at most 200 bytes is wanted"},
+		{"foo = {}\nclosed = { allow = {}, to = {}, hooks = { } }", "a.toml:1:1: unknown key foo\na.toml:2:12: closed.allow: a list of strings is wanted\na.toml:2:24: closed.to: one of neighbourhoods, everyone is wanted\na.toml:2:33: closed.hooks: a list of strings is wanted"},
 		{"[log\nrate = 1", "a.toml:1:5: "},
 		{"about = \"\xff\"", "a.toml: it is not UTF-8"},
 	} {
@@ -182,6 +183,17 @@ func TestPresetErrors(t *testing.T) {
 	}
 	if _, errs := ReadPresets([]strict.File{toml("x/no name.toml", "")}); errs.Error() != `x/no name.toml: "no name" is no name of a preset: letters, digits, - and _ are taken` {
 		t.Errorf("%s", errs)
+	}
+}
+
+// TestEmptyPreset: a file that says nothing is no preset, least of all that of the
+// built-in one whose name it bears.
+func TestEmptyPreset(t *testing.T) {
+	for _, text := range []string{"", "# soon\n", "[closed]\n", "closed = {}\n"} {
+		_, errs := ReadPresets([]strict.File{toml("server.toml", text)})
+		if want := `server.toml: it says nothing, and a preset says what it extends at least: extends = "workstation"`; errs.Error() != want {
+			t.Errorf("%q: %v\nwant %s", text, errs, want)
+		}
 	}
 }
 

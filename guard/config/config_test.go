@@ -185,6 +185,8 @@ func TestErrors(t *testing.T) {
 		some + "[control]\nsocket = \"/a\"\n[ledger]\npath = \"/a\"":                                     `a.toml:4:1: control.socket: "/a" is ledger.path, too`,
 		"[time]\nservers = [\"a.example\", \"A.example.\"]":                                              `a.toml:2:25: time.servers: "A.example." stands twice`,
 		"[time]\npools = [\"192.0.2.1\"]":                                                                `a.toml:2:10: time.pools: "192.0.2.1" is an address, which is one server: it belongs under time.servers`,
+		// An empty table is no value, and silent where a table may stand.
+		some + "[shield]\nallow = {}\nfoo = {}\n[clock]\nstep = {}": "a.toml:4:1: shield.allow: a list of strings is wanted\na.toml:5:1: unknown key shield.foo",
 		// TOML, and nothing that only looks like it.
 		"\"time.use\" = 4\n" + some: `a.toml:1:1: unknown key "time.use"`,
 		some + "use = 4_":           "a.toml:3:8: number cannot end with underscore",

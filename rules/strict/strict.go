@@ -244,10 +244,13 @@ func (r *reader) entry(table string, e *unstable.Node) {
 		name = table + "." + name
 	}
 	if e.Value().Kind == unstable.InlineTable {
-		for it := e.Value().Children(); it.Next(); {
+		some := false
+		for it := e.Value().Children(); it.Next(); some = true {
 			r.entry(name, it.Node())
 		}
-		return
+		if some || r.isTable(name) {
+			return
+		} // an empty one elsewhere is an entry, so that it is missed as any other wrong value is
 	}
 	at := r.at(e.Key())
 	if slices.ContainsFunc(r.entries, func(x Entry) bool { return x.Key == name }) {

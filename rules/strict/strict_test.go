@@ -28,6 +28,19 @@ func TestRead(t *testing.T) {
 	}
 }
 
+// TestEmptyInlineTable: it says nothing where a table may stand, and is a value
+// like any other where none may.
+func TestEmptyInlineTable(t *testing.T) {
+	entries, errs := Read(File{"f", []byte("x = {}\na = { b = { }, y = {}, z = { w = {} } }\n")}, tables)
+	got := ""
+	for _, e := range entries {
+		got += fmt.Sprintf("%d:%d %s %s\n", e.At.Line, e.At.Column, e.Key, e.Value.Kind)
+	}
+	if want := "1:1 x InlineTable\n2:16 a.y InlineTable\n2:30 a.z.w InlineTable\n"; got != want || len(errs) > 0 {
+		t.Errorf("got\n%swant\n%s%v", got, want, errs)
+	}
+}
+
 func FuzzRead(f *testing.F) {
 	f.Add([]byte("top = 1\n[a]\nx = \"s\"\nb = { z = [\"p\"] }\n[[a]]\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
