@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -201,5 +200,3 @@ func quoteAll[T fmt.Stringer](list []T) string {
 }
 
 func sortedKeys[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }
-
-var errNotFile = errors.New("not a regular file")

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -295,6 +296,34 @@ func TestConfDThatCannotBeRead(t *testing.T) {
 	var bad Errors
 	if _, err := Load(main, true); !errors.As(err, &bad) || bad[0].File != filepath.Join(dir, "conf.d") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestPipes hang nobody, wherever they stand.
+func TestPipes(t *testing.T) {
+	for _, where := range []string{"ntpveil.toml", "conf.d/a.toml", "presets/a.toml", "list"} {
+		main := filepath.Join(t.TempDir(), "ntpveil.toml")
+		pipe := filepath.Join(filepath.Dir(main), where)
+		write(t, main, some+"[shield]\nfiles = ["+strict.Quote(filepath.Join(filepath.Dir(main), "list"))+"]")
+		write(t, filepath.Join(filepath.Dir(main), "list"), "")
+		write(t, pipe, "")
+		if err := errors.Join(os.Remove(pipe), syscall.Mkfifo(pipe, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() {
+			_, err := Load(main, true)
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			var bad Errors
+			if !errors.As(err, &bad) || bad[0].File != pipe || !strings.HasSuffix(bad[0].Text, ": not a regular file") {
+				t.Errorf("%s: %v", where, err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s: it hangs", where)
+		}
 	}
 }
 

@@ -2,9 +2,9 @@ package config
 
 import (
 	"net/netip"
-	"os"
 
 	"ntpveil/guard"
+	"ntpveil/guard/regular"
 	"ntpveil/rules/lists"
 )
 
@@ -13,7 +13,7 @@ import (
 func readLists(c *guard.Config) (errs Errors) {
 	n := 0
 	for i, l := range c.Lists {
-		f, err := openRegular(l.Name)
+		f, err := regular.Open(l.Name)
 		if err != nil {
 			errs = append(errs, Error{File: l.Name, Text: "read list: " + reason(err)})
 			continue
@@ -27,16 +27,4 @@ func readLists(c *guard.Config) (errs Errors) {
 		}
 	}
 	return errs
-}
-
-// openRegular opens a file without waiting for a pipe's other end.
-func openRegular(path string) (*os.File, error) {
-	st, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() {
-		return nil, errNotFile
-	}
-	return os.Open(path)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ntpveil/guard"
+	"ntpveil/guard/regular"
 	"ntpveil/rules"
 	"ntpveil/rules/strict"
 )
@@ -166,14 +167,11 @@ func reason(err error) string {
 
 // slurp reads a regular file, a little beyond what is allowed so that it can be seen.
 func slurp(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := regular.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		return nil, errNotFile
-	}
 	return io.ReadAll(io.LimitReader(f, strict.MaxFile+1))
 }
 

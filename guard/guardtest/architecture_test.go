@@ -38,7 +38,8 @@ var mayImport = map[string][]string{
 	"ntpveil/rules/strict":              {},
 	"ntpveil/rules":                     {"ntpveil/rules/strict"},
 	"ntpveil/rules/lists":               {"ntpveil/rules", "ntpveil/rules/strict"},
-	"ntpveil/guard/config":              {"ntpveil/guard", "ntpveil/rules", "ntpveil/rules/strict", "ntpveil/rules/lists"},
+	"ntpveil/guard/regular":             {},
+	"ntpveil/guard/config":              {"ntpveil/guard", "ntpveil/guard/regular", "ntpveil/rules", "ntpveil/rules/strict", "ntpveil/rules/lists"},
 	"ntpveil/guard/daemon":              {"ntpveil/guard", "ntpveil/rules"},
 	"ntpveil/guard/guardtest":           nil, // anything but cmd
 	"ntpveil/guard/guardtest/timeworld": {"ntpveil/guard", "ntpveil/guard/selection", "ntpveil/rules"},
@@ -48,7 +49,7 @@ var mayImport = map[string][]string{
 	"ntpveil/guard/lab/clockbench": nil,
 }
 
-var adapterMay = []string{"ntpveil/guard", "ntpveil/guard/selection", "ntpveil/rules", "ntpveil/rules/lists"}
+var adapterMay = []string{"ntpveil/guard", "ntpveil/guard/selection", "ntpveil/guard/regular", "ntpveil/rules", "ntpveil/rules/lists"}
 
 func list(t *testing.T) []listed {
 	t.Helper()

@@ -7,13 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"runtime/debug"
 	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"ntpveil/guard/regular"
 	"ntpveil/rules"
 	"ntpveil/rules/lists"
 )
@@ -152,7 +152,7 @@ func gather(ctx context.Context, want []rules.List) ([]blockedKeys, error) {
 }
 
 func gatherFrom(l rules.List, out []blockedKeys, at map[rules.Length]int) error {
-	f, err := os.Open(l.Name)
+	f, err := regular.Open(l.Name)
 	if err != nil {
 		return fmt.Errorf("read list: %w", err)
 	}

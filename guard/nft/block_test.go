@@ -6,11 +6,16 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"ntpveil/guard/guardtest"
+	"ntpveil/guard/regular"
 	"ntpveil/rules"
 )
 
@@ -150,6 +155,25 @@ func TestKernelRefusesAPart(t *testing.T) {
 		t.Errorf("sets are left:\n%s", now)
 	}
 	blockTo(t, s, w, many(9000, 24, false))
+}
+
+// TestListThatIsAPipe is told at once, though nobody writes into it.
+func TestListThatIsAPipe(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "list")
+	must(t, unix.Mkfifo(pipe, 0o600))
+	done := make(chan error, 1)
+	go func() {
+		_, err := gather(t.Context(), []rules.List{{Name: pipe}})
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if !errors.Is(err, regular.ErrNotFile) {
+			t.Errorf("%v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it hangs")
+	}
 }
 
 // TestGivingUp leaves nothing behind.
