@@ -111,6 +111,22 @@ func (c *cycle) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// keys is an object of ever other keys.
+type keys struct {
+	n    int
+	rest []byte
+}
+
+func (k *keys) Read(b []byte) (int, error) {
+	if len(k.rest) == 0 {
+		k.rest = fmt.Appendf(nil, "%q:1,\n", fmt.Sprintf("%07d", k.n))
+		k.n++
+	}
+	n := copy(b, k.rest)
+	k.rest = k.rest[n:]
+	return n, nil
+}
+
 // TestMemoryIsBounded whatever stands in the file.
 func TestMemoryIsBounded(t *testing.T) {
 	for name, r := range map[string]io.Reader{
@@ -118,6 +134,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		"spaces":       io.MultiReader(strings.NewReader(`{"list": [`), endless("   \n")),
 		"objects":      io.MultiReader(strings.NewReader(`{"name": [`), io.LimitReader(endless("{},\n"), 8<<20)),
 		"a long line":  endless(strings.Repeat("x", 4096)),
+		"keys":         io.MultiReader(strings.NewReader("{"), io.LimitReader(&keys{}, 8<<20)),
 		"the prefixes": io.MultiReader(strings.NewReader(`{"list": [`), endless(`"::1", `)),
 	} {
 		var before, after runtime.MemStats

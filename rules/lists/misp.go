@@ -90,10 +90,12 @@ func (m *misp) object() error {
 			return err
 		}
 		name, _ := token.(string)
-		if seen[name] && (name == "list" || name == "type") {
+		if seen[name] {
 			return fmt.Errorf("%q stands twice", name)
 		}
-		seen[name] = len(name) <= 4 // those that matter; hostile ones are not kept
+		if name == "list" || name == "type" { // no other is kept, of which there may be millions
+			seen[name] = true
+		}
 		if err := m.value(name); err != nil {
 			return err
 		}
