@@ -139,9 +139,6 @@ func yes(name string, field func(*Preset) *bool) presetKey {
 func list[T any](name string, field func(*Preset) *[]T, read func(string) (T, error), get func(*Preset) string) presetKey {
 	return presetKey{name,
 		func(p *Preset, v *strict.Value) error {
-			if len(v.Items) > 1000 {
-				return fmt.Errorf("%d entries, at most 1000 are taken", len(v.Items))
-			}
 			all := field(p)
 			*all = nil
 			return strict.Each(v, func(s string) error {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -198,6 +199,30 @@ func TestErrors(t *testing.T) {
 		_, err := Parse([]File{{Name: "a.toml", Text: []byte(text)}})
 		if err == nil || err.Error() != want && !(strings.HasSuffix(want, ": ") && strings.HasPrefix(err.Error(), want)) {
 			t.Errorf("%q:\n%v\nwant\n%s", text, err, want)
+		}
+	}
+}
+
+// TestListsAreBounded: a list that the kernel would not take is told by its key.
+func TestListsAreBounded(t *testing.T) {
+	for key, item := range map[string]func(i int) string{
+		"shield.allow":   func(i int) string { return fmt.Sprintf("tcp/%d", 2*i+1) },
+		"shield.trusted": func(i int) string { return fmt.Sprintf("10.%d.%d.0/24", i/256, i%256) },
+	} {
+		table, name, _ := strings.Cut(key, ".")
+		var items []string
+		for i := range 1001 {
+			items = append(items, item(i))
+		}
+		text := func(n int) string {
+			return "time.pools = [\"a.example\"]\n[" + table + "]\n" + name + " = " + strict.QuoteList(items[:n])
+		}
+		if _, err := Parse([]File{{Name: "a.toml", Text: []byte(text(1000))}}); err != nil {
+			t.Errorf("%s of 1000: %v", key, err)
+		}
+		_, err := Parse([]File{{Name: "a.toml", Text: []byte(text(1001))}})
+		if want := "a.toml:3:1: " + key + ": 1001 entries, at most 1000 are taken"; err == nil || err.Error() != want {
+			t.Errorf("%v\nwant\n%s", err, want)
 		}
 	}
 }

@@ -126,6 +126,20 @@ func sameBothWays(t *testing.T, w rules.Shield) {
 	}
 }
 
+// TestAsMuchAsAConfigurationMaySay is taken by the kernel.
+func TestAsMuchAsAConfigurationMaySay(t *testing.T) {
+	k := newKernel(t)
+	s, w := k.open(t), wish()
+	for i := range strict.MaxItems {
+		w.Allow = append(w.Allow, rules.Service{Proto: "tcp", Port: uint16(1000 + 2*i)}, rules.Service{Proto: "udp", Port: uint16(1000 + 4*i), Last: uint16(1001 + 4*i), Device: "eth0"})
+		w.Trusted = append(w.Trusted, netip.PrefixFrom(addr(2*i), 128), netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}), 32))
+	}
+	must(t, s.Grow(mono(), w))
+	if got := seen(t, s); len(got.Allow) != len(w.Allow) || len(got.Trusted) != len(w.Trusted) {
+		t.Errorf("%d services and %d prefixes", len(got.Allow), len(got.Trusted))
+	}
+}
+
 func (k *kernel) list(t testing.TB) string {
 	t.Helper()
 	return sortElements(volatile.ReplaceAllString(k.nft(t, "", "list", "table", "inet", "ntpveil"), ""))

@@ -123,10 +123,17 @@ type itemError struct {
 	error
 }
 
+// MaxItems is how many strings a list may have. A thousand ports or prefixes are one
+// message to the kernel; of 5000 ports none is taken, and nothing is closed.
+const MaxItems = 1000
+
 // Each takes every item of a list of strings; its error joins those of all of them.
 func Each(v *Value, take func(s string) error) error {
-	if v.Kind != unstable.Array || v.Other {
+	switch {
+	case v.Kind != unstable.Array || v.Other:
 		return fmt.Errorf("a list of strings is wanted")
+	case len(v.Items) > MaxItems:
+		return fmt.Errorf("%d entries, at most %d are taken", len(v.Items), MaxItems)
 	}
 	var errs []error
 	for _, x := range v.Items {
