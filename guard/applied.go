@@ -15,16 +15,22 @@ const MaxConfirm = 24 * time.Hour
 // applied is the preset that an admin applied over the configured one, until the
 // host reboots, and what it took the place of.
 type applied struct {
-	files   rules.Preset  // what the configuration says
-	now     *rules.Preset // what holds in its place; nil: the configuration does
+	files   Config        // as it was read
+	now     *put          // what holds in its place; nil: the configuration does
 	byAdmin bool          // now was applied; otherwise a roll-back brought it back, and a reload ends it
-	before  *rules.Preset // what a revert brings back; nil: there is nothing to revert
+	before  *put          // what a revert brings back; nil: there is nothing to revert
 	kept    bool          // before was applied, too
 	until   time.Duration // Mono: now is rolled back then; 0: it is confirmed
 	at      time.Duration // Boot: when it was applied
 	session string        // from where
 	waiting Key           // the order that waits until it is in force and on disk
 	record  Key           // of the last change
+}
+
+// put is a preset that holds or held.
+type put struct {
+	rules.Preset              // as it does: with what [shield] said when that was last read
+	plain        rules.Preset // without, for a reload to lay [shield] over; of what was applied alone
 }
 
 // left: whoever ordered waits no longer.
@@ -41,6 +47,30 @@ func (c Config) Chosen() rules.Preset {
 		Owner: c.Owner, LogGroup: c.LogGroup, Outside: c.Outside, Choices: c.Choices}
 }
 
+// Over is a preset with what [shield] says in place of its own.
+func (c Config) Over(p rules.Preset) rules.Preset {
+	w := c.Written
+	if w.Mode && c.Shield != rules.Off { // which no preset is asked about
+		p.Mode = c.Shield
+	}
+	if w.Hold {
+		p.Hold = c.Hold
+	}
+	if w.Allow {
+		p.Allow = c.Allow
+	}
+	if w.Trusted {
+		p.Trusted = c.Trusted
+	}
+	if w.Owner {
+		p.Owner = c.Owner
+	}
+	if w.LogGroup {
+		p.LogGroup = c.LogGroup
+	}
+	return p
+}
+
 // choose puts a preset in the place of the configured one. A shield that is
 // switched off stays so.
 func (c *Config) choose(p rules.Preset) {
@@ -55,21 +85,37 @@ func same(p, q rules.Preset) bool {
 	return p.Name == q.Name && p.Mode == q.Mode && p.Text() == q.Text()
 }
 
-// overlay puts what was applied over a configuration that was just read. What a
-// roll-back brought back holds until then only: an admin has written since.
+// overlay puts what was applied over a configuration that was just read, and the
+// keys of [shield] over that: they win over any preset's. What a roll-back brought
+// back holds until then only: an admin has written since.
 func (g *Guard) overlay(reload bool) {
 	a := &g.applied
-	a.files = g.conf.Chosen()
-	if reload && !a.byAdmin {
+	a.files = g.conf
+	switch {
+	case a.now != nil && a.byAdmin:
+		a.now = &put{g.conf.Over(a.now.plain), a.now.plain}
+	case reload:
 		a.now = nil
 	}
 	g.choosePreset()
 }
 
+// appliedStill says at a reload that it does not end what was applied.
+func (g *Guard) appliedStill() string {
+	a := &g.applied
+	switch {
+	case a.now == nil || !a.byAdmin:
+		return ""
+	case a.until != 0:
+		return fmt.Sprintf("; preset %s, which was applied and waits to be confirmed, still holds, with the keys of [shield] over it", a.now.Name)
+	}
+	return fmt.Sprintf("; preset %s, which was applied, holds until the host reboots or `ntpveil rules revert`, with the keys of [shield] over it", a.now.Name)
+}
+
 func (g *Guard) choosePreset() {
-	g.conf.choose(g.applied.files)
+	g.conf.choose(g.applied.files.Chosen())
 	if g.applied.now != nil {
-		g.conf.choose(*g.applied.now)
+		g.conf.choose(g.applied.now.Preset)
 	}
 }
 
@@ -79,9 +125,12 @@ func (g *Guard) orderApply(ev Ordered) {
 		g.reply(ev.Key, why)
 		return
 	}
-	before := g.conf.Chosen()
-	a.before, a.kept = &before, a.now != nil && a.byAdmin
-	a.now, a.byAdmin, a.at, a.session, a.until = &ev.Preset, true, g.now.Boot, ev.Session.ID, 0
+	before := put{Preset: g.conf.Chosen()}
+	if a.kept = a.now != nil && a.byAdmin; a.kept {
+		before = *a.now
+	}
+	a.before = &before
+	a.now, a.byAdmin, a.at, a.session, a.until = &put{ev.Preset, ev.Plain}, true, g.now.Boot, ev.Session.ID, 0
 	text := fmt.Sprintf("preset %s applied by an admin in place of %s", ev.Preset.Name, before.Name)
 	if ev.For > 0 {
 		a.until = g.now.Mono + ev.For
@@ -131,7 +180,7 @@ func (g *Guard) orderRevert(ev Ordered) {
 		g.reply(ev.Key, "there is nothing to revert: no preset was applied since the host started")
 		return
 	}
-	if why := g.whyCut(ev.Session, *g.applied.before); why != "" {
+	if why := g.whyCut(ev.Session, g.applied.before.Preset); why != "" {
 		g.reply(ev.Key, why)
 		return
 	}
@@ -148,7 +197,7 @@ func (g *Guard) rollBack(why string) {
 		g.reply(a.waiting, "rolled back: "+why)
 	}
 	*a = applied{files: a.files, now: &to, byAdmin: a.kept}
-	if same(to, a.files) {
+	if same(to.Preset, a.files.Chosen()) {
 		a.now, a.byAdmin = nil, false
 	}
 	g.choosePreset()
@@ -194,10 +243,10 @@ func (g *Guard) recordRules(text string) {
 	a := &g.applied
 	r := RulesRecord{BootID: g.host.BootID, Kept: a.kept, Until: a.until, At: a.at, Session: a.session}
 	if a.now != nil && a.byAdmin {
-		r.Now = PresetRecord{a.now.Name, a.now.Text()}
+		r.Now = a.now.record()
 	}
 	if a.before != nil {
-		r.Before = PresetRecord{a.before.Name, a.before.Text()}
+		r.Before = a.before.record()
 	}
 	a.record = g.record(Record{Kind: KindShield, Text: text, Rules: &r})
 }
@@ -214,6 +263,7 @@ func (g *Guard) restoreRules(r RulesRecord) {
 		g.note(KindNotice, fmt.Sprintf("the preset that was applied is given up: %v", err))
 		return
 	}
+	now.Preset = g.applied.files.Over(now.plain) // the configuration was read anew since
 	g.applied = applied{files: g.applied.files, now: now, byAdmin: true, before: before, kept: r.Kept, at: r.At, session: r.Session}
 	if before != nil && r.Until != 0 {
 		g.applied.until = min(r.Until, g.now.Mono+MaxConfirm)
@@ -221,12 +271,21 @@ func (g *Guard) restoreRules(r RulesRecord) {
 	g.choosePreset()
 }
 
-func (r PresetRecord) preset() (*rules.Preset, error) {
+func (p put) record() PresetRecord {
+	r := PresetRecord{Name: p.Name, Text: p.Text()}
+	if p.plain.Name != "" {
+		r.Plain = p.plain.Text()
+	}
+	return r
+}
+
+func (r PresetRecord) preset() (*put, error) {
 	if r.Name == "" {
 		return nil, nil
 	}
 	p, err := rules.ParsePreset(r.Name, r.Text)
-	return &p, err
+	plain, err2 := rules.ParsePreset(r.Name, cmp.Or(r.Plain, r.Text))
+	return &put{p, plain}, cmp.Or(err, err2)
 }
 
 // Rules are the frames that are in force and that would be with a preset, and

@@ -43,10 +43,15 @@ type Config struct {
 	Owner        bool
 	LogGroup     uint16
 	IfImpossible string // "wait" or "ask-stable"
+	Written      Written
+	Plain        rules.Preset // the preset, without what [shield] says in place of its own
 
 	Ledger string // path
 	Socket string // path
 }
+
+// Written are the keys of [shield] that were written: they win over any preset's.
+type Written struct{ Mode, Hold, Allow, Trusted, Owner, LogGroup bool }
 
 // Server is a configured server: a name or an address, and a port.
 type Server struct {

@@ -122,7 +122,9 @@
 //
 // The record holds both presets as text, for their files may change, and the time
 // as CLOCK_MONOTONIC of this boot: a step of the clock moves nothing, a reload ends
-// nothing, and a daemon that is killed goes on counting when it is back. Where none
+// nothing, and a daemon that is killed goes on counting when it is back. The keys of
+// [shield] win over any preset's: a reload and a restart lay them over the one that
+// was applied, whose text without them is in the record, too. Where none
 // comes back, or none ever ran, a process that `ntpveil rules apply` left behind puts
 // back a copy of the table, taken before, by netlink (nft.Copy). It leaves a daemon
 // that runs alone. TestApplyAndLoseContact and TestApplyUnderDaemon kill the command

@@ -100,6 +100,7 @@ type (
 		Verb    string
 		For     time.Duration // disarm; apply: how long a confirmation is waited for, 0: none is needed
 		Preset  rules.Preset  // apply: with what [shield] says in place of its own
+		Plain   rules.Preset  // apply: without
 		Session Session       // apply, confirm, revert
 	}
 

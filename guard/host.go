@@ -29,7 +29,7 @@ func (g *Guard) configure(c Config) {
 	r := &g.round
 	r.interval = min(max(r.interval, c.PollMin), c.PollMax)
 	if reload {
-		g.note(KindNotice, "configuration reloaded")
+		g.note(KindNotice, "configuration reloaded"+g.appliedStill())
 		if !r.active && r.next > g.now.Mono+r.interval*11/10 { // by the interval that was configured before
 			r.next = g.now.Mono + g.jitter(r.interval, 0.1)
 		}

@@ -216,6 +216,9 @@ type RulesRecord struct {
 type PresetRecord struct {
 	Name string `json:"name"`
 	Text string `json:"text"` // TOML, every key
+
+	// Plain is the same without what [shield] said; empty: nothing was applied.
+	Plain string `json:"plain,omitempty"`
 }
 
 // Reply ends an order.

@@ -92,7 +92,7 @@ func (d *draft) choose(known rules.Presets, written map[string]place, at func(ke
 	case p.Choices.Learn == rules.FromOutput:
 		return Errors{at("shield.preset").Errorf("shield.preset: %q is for hosts without this daemon: ntpveil-companion.service loads it", d.Preset)}
 	}
-	d.Choices, d.Outside = p.Choices, p.Outside
+	d.Choices, d.Outside, d.Plain = p.Choices, p.Outside, p
 	for key, take := range map[string]func(){
 		"shield.mode":      func() { d.Shield = p.Mode },
 		"shield.trusted":   func() { d.Trusted = p.Trusted },
@@ -105,6 +105,8 @@ func (d *draft) choose(known rules.Presets, written map[string]place, at func(ke
 			take()
 		}
 	}
+	said := func(key string) bool { _, set := written["shield."+key]; return set }
+	d.Written = guard.Written{Mode: said("mode"), Hold: said("hold"), Allow: said("allow"), Trusted: said("trusted"), Owner: said("owner"), LogGroup: said("log_group")}
 	return nil
 }
 

@@ -33,7 +33,7 @@ func TestDefaults(t *testing.T) {
 	want := defaults().Config
 	want.Servers, want.MinAgree = []guard.Server{{Host: "ntp.example.net", Port: 123}}, 1
 	want.Shield, want.Allow, want.Hold, want.LogGroup = rules.Enforce, []rules.Service{{Proto: "tcp", Port: 22}}, 15*time.Minute, 5
-	want.Choices = workstation(t).Choices
+	want.Choices, want.Plain = workstation(t).Choices, workstation(t)
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
 	}
@@ -58,7 +58,8 @@ func TestPresetGivesWhatShieldDoesNot(t *testing.T) {
 		t.Errorf("%+v, %v", c, err)
 	}
 	c, err = Parse([]File{{Name: "a.toml", Text: []byte(some + "[shield]\npreset = \"mine\"\nmode = \"enforce\"\nhold = \"1m\"\nallow = []\ntrusted = []\nowner = false\nlog_group = 1")}}, own)
-	if err != nil || c.Shield != rules.Enforce || c.Hold != time.Minute || len(c.Allow)+len(c.Trusted) > 0 || c.LogGroup != 1 || c.Owner || c.Choices.Hood6 != 56 {
+	if err != nil || c.Shield != rules.Enforce || c.Hold != time.Minute || len(c.Allow)+len(c.Trusted) > 0 || c.LogGroup != 1 || c.Owner || c.Choices.Hood6 != 56 ||
+		c.Written != (guard.Written{Mode: true, Hold: true, Allow: true, Trusted: true, Owner: true, LogGroup: true}) || c.Plain.Hold != 7*time.Minute || !c.Plain.Owner {
 		t.Errorf("%+v, %v", c, err)
 	}
 	bad := File{Name: "presets/bad.toml", Text: []byte("extends = \"none\"")}

@@ -207,7 +207,9 @@ func (f *fake) choose(preset string) (guard.Config, error) {
 		return guard.Config{}, errors.New("no such preset")
 	}
 	c := f.conf
-	c.Preset, c.Choices, c.Allow, c.Hold, c.LogGroup = p.Name, p.Choices, p.Allow, p.Hold, p.LogGroup
+	c.Plain = p
+	p = c.Over(p)
+	c.Preset, c.Choices, c.Allow, c.Hold, c.LogGroup, c.Trusted = p.Name, p.Choices, p.Allow, p.Hold, p.LogGroup, p.Trusted
 	return c, nil
 }
 

@@ -2,11 +2,13 @@ package daemon
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"ntpveil/guard"
+	"ntpveil/rules"
 )
 
 // preset is the one that the kernel was asked for last.
@@ -94,4 +96,66 @@ func TestDiff(t *testing.T) {
 		t.Error("no error for a preset that there is not")
 	}
 	_ = stop()
+}
+
+// shielded reloads with these changes of [shield], and is what the kernel is asked for then.
+func (f *fake) shielded(t *testing.T, d *Daemon, change func(*guard.Config)) rules.Shield {
+	t.Helper()
+	f.mu.Lock()
+	change(&f.conf)
+	f.mu.Unlock()
+	if err := d.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s, _, _ := d.Status(t.Context())
+	for range 200 { // the kernel's worker comes after the reload
+		f.mu.Lock()
+		now := f.shield
+		f.mu.Unlock()
+		if now.Preset == s.Shield.Preset && now.Mode == f.conf.Shield && slices.Equal(now.Allow, f.conf.Allow) {
+			return now
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.shield
+}
+
+// TestReloadUnderAnAppliedPreset: what [shield] says wins over a preset that was
+// applied as it does over a configured one, and what it says no more is the preset's.
+func TestReloadUnderAnAppliedPreset(t *testing.T) {
+	f := newFake()
+	f.conf, _ = f.choose("workstation")
+	d, stop := run(t, f)
+	await(t, f, "READY=1")
+	from := guard.Session{ID: "login 1"}
+	if err := d.OrderRules(t.Context(), "apply", "lockdown", 0, from); err != nil {
+		t.Fatal(err)
+	}
+	all, _ := rules.ReadPresets(nil)
+	own, mine := all["lockdown"].Allow, []rules.Service{{Proto: "tcp", Port: 8443}}
+	said := f.shielded(t, d, func(c *guard.Config) {
+		c.Written.Allow, c.Allow = true, mine
+		c.Written.Mode, c.Shield = true, rules.Observe
+	})
+	if said.Preset != "lockdown" || said.Mode != rules.Observe || !slices.Equal(said.Allow, mine) {
+		t.Errorf("preset %s, mode %s, allow %v", said.Preset, said.Mode, said.Allow)
+	}
+	if line := "preset lockdown, which was applied, holds"; !f.noted(line) {
+		t.Errorf("no line says %q", line)
+	}
+	if said = f.shielded(t, d, func(c *guard.Config) {
+		c.Written, c.Shield, c.Allow = guard.Written{}, rules.Enforce, own
+	}); said.Mode != rules.Enforce || !slices.Equal(said.Allow, own) || said.Preset != "lockdown" {
+		t.Errorf("without the keys: preset %s, mode %s, allow %v", said.Preset, said.Mode, said.Allow)
+	}
+	_ = stop()
+}
+
+// noted reports whether a line was written that has this in it.
+func (f *fake) noted(text string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.ContainsFunc(f.notes, func(n string) bool { return strings.Contains(n, text) })
 }

@@ -79,7 +79,7 @@ func (d *Daemon) OrderRules(ctx context.Context, verb, preset string, forTime ti
 		if err != nil {
 			return err
 		}
-		o.Preset = c.Chosen()
+		o.Preset, o.Plain = c.Chosen(), c.Plain
 	}
 	return d.order(ctx, o)
 }

@@ -23,7 +23,7 @@ import (
 //	> offset 3s        the clock of the host is off by so much
 //	> flush | linkdown | linkup | prefix | noipv6 | deaf6 (IPv6 leads nowhere) | diskfull | diskok | kernelbad | kernelok | lose | suspend 1h
 //	> sync | disarm 1h | arm | kill | stop
-//	> apply lockdown 60s [ssh] | confirm [old|new] | revert [ssh] | reload
+//	> apply lockdown 60s [ssh] | confirm [old|new] | revert [ssh] | reload [mode=observe | mode=]
 //	> rules            prints which preset holds, and what is in force
 func Scenario(script string) (string, error) {
 	w := newWorld(1)
@@ -78,6 +78,12 @@ func (w *World) play(words []string) (string, error) {
 		}
 		return w.replied(), nil
 	case "reload":
+		for _, a := range args { // what [shield] says from now on
+			w.conf.Shield, w.conf.Written.Mode = rules.Enforce, a != "mode="
+			if a == "mode=observe" {
+				w.conf.Shield = rules.Observe
+			}
+		}
 		w.step(guard.Configured{Config: w.conf})
 		return "", nil
 	case "rules":

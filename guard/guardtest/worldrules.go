@@ -30,7 +30,8 @@ func (w *World) orderRules(words []string) error {
 		if o.For, err = time.ParseDuration(args[1]); err != nil {
 			return err
 		}
-		o.Preset, args = presets[args[0]], args[2:]
+		o.Plain, args = presets[args[0]], args[2:]
+		o.Preset = w.conf.Over(o.Plain)
 	}
 	o.Session = w.session(args[0])
 	w.place(o)
@@ -43,7 +44,7 @@ func (w *World) applying() {
 	name := names[w.rng.IntN(len(names))]
 	w.logf("mischief: preset %s is applied", name)
 	w.judge.applied = w.now.Mono
-	w.place(guard.Ordered{Verb: "apply", For: time.Minute, Preset: presets[name], Session: w.session("")})
+	w.place(guard.Ordered{Verb: "apply", For: time.Minute, Preset: presets[name], Plain: presets[name], Session: w.session("")})
 	switch w.rng.IntN(3) {
 	case 0:
 		w.in(w.soon(50*time.Second), w.life, func() { w.place(guard.Ordered{Verb: "confirm", Session: w.session("new")}) })
