@@ -225,11 +225,12 @@ func (g *Guard) advanceApplied() bool {
 	return false
 }
 
-// inForce reports whether the kernel has the rules of the chosen preset.
+// inForce reports whether the kernel has the rules of the chosen preset. Lists that
+// cannot be loaded keep nobody waiting: noteLists says so.
 func (g *Guard) inForce() bool {
 	want, seen := g.planShield(), g.seen.Shield
 	want.Devices, want.Hoods = seen.Devices, seen.Hoods // which come and go
-	want.Facts = seen.Facts
+	want.Facts, want.Lists = seen.Facts, seen.Lists
 	return g.seenErr == nil && want.SameFrame(seen)
 }
 

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -149,6 +150,26 @@ func TestReloadUnderAnAppliedPreset(t *testing.T) {
 		c.Written, c.Shield, c.Allow = guard.Written{}, rules.Enforce, own
 	}); said.Mode != rules.Enforce || !slices.Equal(said.Allow, own) || said.Preset != "lockdown" {
 		t.Errorf("without the keys: preset %s, mode %s, allow %v", said.Preset, said.Mode, said.Allow)
+	}
+	_ = stop()
+}
+
+// TestApplyDoesNotWaitForLists: they may not be what the configuration says for as
+// long as a file on disk is another one.
+func TestApplyDoesNotWaitForLists(t *testing.T) {
+	f := newFake()
+	f.conf, _ = f.choose("workstation")
+	f.conf.Lists = []rules.List{{Name: "/changed", Digest: [32]byte{1}}}
+	f.failing("block", errors.New("load list /changed: it changed since it was read"))
+	d, stop := run(t, f)
+	await(t, f, "READY=1")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := d.OrderRules(ctx, "apply", "lockdown", time.Hour, guard.Session{ID: "login 1"}); err != nil || f.preset() != "lockdown" {
+		t.Errorf("preset %s, error %v", f.preset(), err)
+	}
+	if !f.noted("it changed since it was read") {
+		t.Error("nothing is said of the list")
 	}
 	_ = stop()
 }
