@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"ntpveil/rules"
@@ -138,7 +139,19 @@ func (g *Guard) orderApply(ev Ordered) {
 	}
 	a.waiting = ev.Key
 	g.choosePreset()
+	g.readLists(ev.Lists)
 	g.recordRules(text)
+}
+
+// readLists takes the lists as their files are now: the table of another preset is made
+// anew, and a file that changed since cannot be put into it as it was.
+func (g *Guard) readLists(now []rules.List) {
+	g.conf.Lists = slices.Clone(g.conf.Lists)
+	for i, l := range g.conf.Lists {
+		if j := slices.IndexFunc(now, func(x rules.List) bool { return x.Name == l.Name }); j >= 0 {
+			g.conf.Lists[i] = now[j]
+		}
+	}
 }
 
 // whyNotApply is empty where a preset can be applied.

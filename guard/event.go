@@ -101,6 +101,7 @@ type (
 		For     time.Duration // disarm; apply: how long a confirmation is waited for, 0: none is needed
 		Preset  rules.Preset  // apply: with what [shield] says in place of its own
 		Plain   rules.Preset  // apply: without
+		Lists   []rules.List  // apply: those of the configuration, as their files are now
 		Session Session       // apply, confirm, revert
 	}
 

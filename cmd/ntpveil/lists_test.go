@@ -12,7 +12,7 @@ import (
 )
 
 // Lists of prefixes are in force, come back when somebody flushes the rules, and are
-// replaced at a reload: wholly, or where one has an error not at all.
+// replaced at a reload, or with the preset: wholly, or where one has an error not at all.
 func TestLists(t *testing.T) {
 	h := install(t, lab.Options{Servers: 4}, basics)
 	list := h.path("list")
@@ -66,5 +66,8 @@ func TestLists(t *testing.T) {
 	write(`{"type": "cidr", "list": ["198.51.100.7"]}`)
 	reload()
 	blocked("reloaded", "blocked4_32_", "198.51.100.7")
+	write("198.51.100.8\n")
+	h.must("apply", "server", "--confirm", "0")
+	blocked("another preset was applied after the file had changed", "blocked4_32_", "198.51.100.8")
 	s.stop()
 }

@@ -79,7 +79,7 @@ func (d *Daemon) OrderRules(ctx context.Context, verb, preset string, forTime ti
 		if err != nil {
 			return err
 		}
-		o.Preset, o.Plain = c.Chosen(), c.Plain
+		o.Preset, o.Plain, o.Lists = c.Chosen(), c.Plain, c.Lists
 	}
 	return d.order(ctx, o)
 }
