@@ -322,3 +322,15 @@ func TestLists(t *testing.T) {
 	see(g.conf.Lists, nil, true, "")
 	see(nil, nil, false, "no list of prefixes is blocked any more")
 }
+
+// TestOthersAreInTheStatus, as the kernel has counted them.
+func TestOthersAreInTheStatus(t *testing.T) {
+	g := at()
+	if s := g.Status(g.now); s.Others == nil || len(s.Others) > 0 || s.OthersDropped != 0 {
+		t.Errorf("%+v, %d", s.Others, s.OthersDropped)
+	}
+	g.seen.Shield.Others = rules.Others{Dropped: 9, Most: []rules.Other{{Prefix: prefix("198.51.100.0/24"), Dropped: 6}}}
+	if s := g.Status(g.now); len(s.Others) != 1 || s.Others[0] != (OtherStatus{"198.51.100.0/24", 6}) || s.OthersDropped != 9 {
+		t.Errorf("%+v, %d", s.Others, s.OthersDropped)
+	}
+}

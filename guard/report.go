@@ -23,6 +23,8 @@ func (g *Guard) Status(at Instant) Status {
 		Exposures:      g.exposureStatus(),
 		ExposureCount:  len(g.addresses),
 		Neighbourhoods: g.hoodStatus(),
+		Others:         g.otherStatus(),
+		OthersDropped:  g.seen.Shield.Others.Dropped,
 		Shield:         g.shieldStatus(),
 		Weaknesses:     g.weaknesses(),
 	}
@@ -126,6 +128,14 @@ func (g *Guard) hoodStatus() []HoodStatus {
 			s.Server = h.Server.String()
 		}
 		out = append(out, s)
+	}
+	return out
+}
+
+func (g *Guard) otherStatus() []OtherStatus {
+	out := []OtherStatus{}
+	for _, o := range g.seen.Shield.Others.Most {
+		out = append(out, OtherStatus{Prefix: o.Prefix.String(), Dropped: o.Dropped})
 	}
 	return out
 }

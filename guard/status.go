@@ -13,6 +13,8 @@ type Status struct {
 	Exposures      []ExposureStatus `json:"exposures,omitzero"` // left out for all but root and the group
 	ExposureCount  int              `json:"exposure_count"`
 	Neighbourhoods []HoodStatus     `json:"neighbourhoods"`
+	Others         []OtherStatus    `json:"others,omitzero"`         // as exposures; most first, at most 100
+	OthersDropped  uint64           `json:"others_dropped,omitzero"` // of all of them, those that are not listed as well
 	Shield         ShieldStatus     `json:"shield"`
 	Weaknesses     []Weakness       `json:"weaknesses"`
 }
@@ -64,6 +66,13 @@ type HoodStatus struct {
 	Server  string    `json:"server"`
 	Until   time.Time `json:"until"`
 	Dropped uint64    `json:"dropped"`
+}
+
+// OtherStatus is a network whose packets were dropped, or would have been, for another
+// reason than a server that was asked (rules.Others).
+type OtherStatus struct {
+	Prefix  string `json:"prefix"`
+	Dropped uint64 `json:"dropped"`
 }
 
 // ShieldStatus is whether the rules are in force.

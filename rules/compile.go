@@ -38,6 +38,9 @@ func Compile(s Shield) (Table, error) {
 		t.Chains = append(t.Chains, leaf(s))
 	}
 	t.Chains = append(t.Chains, closed(s))
+	if s.toOthers() == "others" { // behind all others: lists come last
+		t.Chains = append(t.Chains, Chain{Name: "others", Rules: append(noting(), rule("and closed out", Goto{"closed"}))})
+	}
 	return t, nil
 }
 
@@ -260,6 +263,7 @@ type closing struct {
 	gate    In
 	in      In     // a set of its own where its elements count packets; else that of the gate
 	more    []Expr // what else must hold, and what counts
+	to      string // the chain behind it; empty: closed
 }
 
 // closings are all of a family.
@@ -299,12 +303,29 @@ const mostInOne = 16
 func ends(s Shield, six bool) (out []Rule) {
 	family := familyOf(six)
 	for _, c := range closings(s, six) {
-		out = append(out, Rule{Comment: c.comment, Exprs: slices.Concat([]Expr{family, c.in}, c.more, []Expr{Goto{"closed"}})})
+		out = append(out, Rule{Comment: c.comment, Exprs: slices.Concat([]Expr{family, c.in}, c.more, []Expr{Goto{cmp.Or(c.to, "closed")}})})
 	}
 	if s.Choices.Everyone {
-		out = append(out, rule("everyone else: this is a perimeter", family, Goto{"closed"}))
+		out = append(out, rule("everyone else: this is a perimeter", family, Goto{s.toOthers()}))
 	}
 	return out
+}
+
+// toOthers is where a packet goes on that is closed out, but not from a neighbourhood.
+func (s Shield) toOthers() string {
+	if s.counts() && (s.Choices.Everyone || len(s.Lists) > 0) {
+		return "others"
+	}
+	return "closed"
+}
+
+// noting counts a packet for the network that it came from. A full set breaks the
+// rule off that it stands in: what happens to the packet is for the rules behind.
+func noting() []Rule {
+	return []Rule{
+		rule("of whom how much, by the /48", v6, Note{Set: Others6, Field: SAddr6, Bits: usual6, Timeout: probesKept, Count: true}),
+		rule("of whom how much, by the /24", v4, Note{Set: Others4, Field: SAddr4, Bits: usual4, Timeout: probesKept, Count: true}),
+	}
 }
 
 func familyOf(six bool) Expr {

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -34,7 +35,25 @@ func (s Shield) Sets() []Set {
 			sets = append(sets, hoods, gateOf(hoods, gateSet(six, bits)))
 		}
 	}
-	return slices.Concat(sets, s.learning(), s.blocking())
+	return slices.Concat(sets, s.learning(), s.blocking(), s.counting())
+}
+
+// counts reports whether packets are dropped that neither an address's guard nor a
+// neighbourhood's element counts.
+func (s Shield) counts() bool {
+	return !s.alone() && (s.Choices.Everyone || s.Choices.leafed(s.Allow) || len(s.Lists) > 0)
+}
+
+// counting are the sets of the networks that such packets come from. Whoever forges
+// source addresses can fill them: what does not fit is dropped all the same.
+func (s Shield) counting() []Set {
+	if !s.counts() {
+		return nil
+	}
+	return []Set{
+		{Name: Others6, Kind: Addr6, Size: probedSize, Timeout: true, Dynamic: true, Comment: "packets of others that were closed out, by their /48"},
+		{Name: Others4, Kind: Addr4, Size: probedSize, Timeout: true, Dynamic: true, Comment: "packets of others that were closed out, by their /24"},
+	}
 }
 
 // alone reports whether no daemon has a part in the table: nobody fills the sets
@@ -292,7 +311,7 @@ func behind(p netip.Prefix) string {
 // Add puts an element that was read back from a set into the shield: the
 // opposite of Compile. It reports whether the set and the key made sense.
 // Dropped of an exposed address comes from set probes6, which is to be added
-// after exposed6, in order (see Sort).
+// after exposed6, in order (see Sort). Others are bounded by Sort.
 func (s *Shield) Add(set string, key []byte, until time.Duration, comment string, packets uint64) bool {
 	a, isAddr := netip.AddrFromSlice(key)
 	switch set {
@@ -307,6 +326,17 @@ func (s *Shield) Add(set string, key []byte, until time.Duration, comment string
 			s.Exposed[i].Dropped = packets
 		}
 		return isAddr
+	case Others4, Others6:
+		bits, width := usual4, 4
+		if set == Others6 {
+			bits, width = usual6, 16
+		}
+		if len(key) != width {
+			return false
+		}
+		s.Others.Dropped += packets
+		s.Others.Most = append(s.Others.Most, Other{netip.PrefixFrom(a, bits).Masked(), packets})
+		return true
 	case Solicited4, Solicited6, Keys4, Keys6:
 		x, ok := tupleOf(key)
 		if x.Until, x.TCP = until, set == Keys4 || set == Keys6; ok {
@@ -329,4 +359,9 @@ func (s *Shield) Sort() {
 	slices.SortFunc(s.Exposed, func(a, b Exposed) int { return a.Addr.Compare(b.Addr) })
 	slices.SortFunc(s.Solicited, Solicited.Compare)
 	slices.SortFunc(s.Hoods, func(a, b Hood) int { return strings.Compare(a.Prefix.String(), b.Prefix.String()) })
+	o := &s.Others
+	slices.SortFunc(o.Most, func(a, b Other) int {
+		return cmp.Or(cmp.Compare(b.Dropped, a.Dropped), a.Prefix.Addr().Compare(b.Prefix.Addr()))
+	})
+	o.Most = slices.Clone(o.Most[:min(len(o.Most), MostOthers)])
 }

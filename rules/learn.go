@@ -190,12 +190,16 @@ func (c Choices) leafed(allow []Service) bool {
 // leaf is what RFC 8633, section 5.1, tells a host that serves nobody: to its port
 // 123 comes nothing but the answers that it asked for.
 func leaf(s Shield) Chain {
-	return Chain{Name: "leaf", Rules: []Rule{
+	c := Chain{Name: "leaf", Rules: []Rule{
 		itself,
 		rule("trusted", v6, In{Fields: []Field{SAddr6}, Set: Trusted6}, Accept{}),
 		rule("trusted", v4, In{Fields: []Field{SAddr4}, Set: Trusted4}, Accept{}),
-		{Exprs: end(s.Mode), Comment: say(s.Mode, "NTP that nobody here asked for")},
 	}}
+	if s.counts() {
+		c.Rules = append(c.Rules, noting()...)
+	}
+	c.Rules = append(c.Rules, Rule{Exprs: end(s.Mode), Comment: say(s.Mode, "NTP that nobody here asked for")})
+	return c
 }
 
 // learns is from what the kernel learns; without a hold from nothing, for an

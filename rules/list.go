@@ -119,7 +119,7 @@ func blocks(s Shield, six bool) (out []closing) {
 		}
 		out = append(out, closing{
 			comment: fmt.Sprintf("from a blocked prefix, a /%d", l.Bits), gate: in, in: in,
-			more: []Expr{In{Fields: []Field{field}, Set: near, Not: true}, Count{}},
+			more: []Expr{In{Fields: []Field{field}, Set: near, Not: true}, Count{}}, to: s.toOthers(),
 		})
 	}
 	return out

@@ -128,6 +128,8 @@ const (
 	Keys6      = "keys6"
 	Probes6    = "probes6"
 	Limits6    = "limits6"
+	Others4    = "others4"
+	Others6    = "others6"
 	Hoods4     = "hoods4" // of /24; another length is appended, as in hoods4_28
 	Hoods6     = "hoods6" // of /48
 	gate4      = "gate4"  // named as those are
@@ -160,7 +162,7 @@ const (
 	// is per address: a flood of 500 k packets became 33 events.
 	logRate, logBurst = 10, 20
 	limitsKept        = time.Minute
-	// Counts of an address live as long as its guard.
+	// Counts of an address live as long as its guard, and those of others as long.
 	probesKept = 25 * time.Hour
 	// Enough for IPv6, two extension headers and a transport header.
 	snaplen = 128

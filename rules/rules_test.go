@@ -165,6 +165,43 @@ func TestAddUndoesCompile(t *testing.T) {
 	}
 }
 
+// TestOthersAreBounded: the most of them are told one by one, and all are in the sum.
+func TestOthersAreBounded(t *testing.T) {
+	var s Shield
+	for i := range 300 {
+		if !s.Add(Others4, []byte{198, 51, byte(i >> 8), byte(i)}, 1, "", uint64(i)) {
+			t.Fatal("refused")
+		}
+	}
+	if s.Add(Others4, make([]byte, 16), 1, "", 1) || s.Add(Others6, make([]byte, 4), 1, "", 1) || !s.Add(Others6, netip.MustParseAddr("2001:db8:1::").AsSlice(), 1, "", 1000) {
+		t.Error("a key of the wrong width was taken, or the right one was not")
+	}
+	s.Sort()
+	o := s.Others
+	if o.Dropped != 1000+299*300/2 || len(o.Most) != MostOthers || o.Most[0] != (Other{netip.MustParsePrefix("2001:db8:1::/48"), 1000}) || o.Most[1].Dropped != 299 {
+		t.Errorf("%d, %d told, %v", o.Dropped, len(o.Most), o.Most[:2])
+	}
+}
+
+// TestOthersAreCountedWhereTheyAreClosedOut, and nowhere else: all other rule sets
+// stay as they are.
+func TestOthersAreCountedWhereTheyAreClosedOut(t *testing.T) {
+	leaf, served, alone, perimeter := sample(), sample(), sample(), sample()
+	leaf.Choices.Leaf = true
+	served.Choices.Leaf, served.Allow = true, []Service{{Proto: "udp", Port: 123}}
+	alone.Choices.Learn, alone.Choices.Everyone = FromOutput, true
+	perimeter.Choices.Everyone = true
+	for name, tt := range map[string]struct {
+		shield Shield
+		notes  int // rules that note
+	}{"neighbourhoods": {sample(), 0}, "leaf": {leaf, 2}, "leaf that serves": {served, 0}, "perimeter": {perimeter, 2}, "lists": {listed(), 2}, "without a daemon": {alone, 0}} {
+		text := compile(t, tt.shield).String()
+		if n := strings.Count(text, "update @others"); n != tt.notes || strings.Contains(text, "set others6 {") != (n > 0) {
+			t.Errorf("%s: others are noted in %d rules, want %d", name, n, tt.notes)
+		}
+	}
+}
+
 func FuzzAdd(f *testing.F) {
 	table, _ := Compile(sample())
 	for _, set := range table.Sets {
@@ -175,7 +212,7 @@ func FuzzAdd(f *testing.F) {
 	f.Add("hoods6_999", make([]byte, 16), "server ::1")
 	f.Fuzz(func(t *testing.T, set string, key []byte, comment string) {
 		var s Shield
-		if ok := s.Add(set, key, 1, comment, 1); !ok && len(s.Exposed)+len(s.Solicited)+len(s.Hoods) > 0 {
+		if ok := s.Add(set, key, 1, comment, 1); !ok && len(s.Exposed)+len(s.Solicited)+len(s.Hoods)+len(s.Others.Most) > 0 {
 			t.Error("refused and taken")
 		}
 		for _, h := range s.Hoods {

@@ -49,6 +49,24 @@ type Shield struct {
 	Exposed   []Exposed   // sorted by address
 	Solicited []Solicited // sorted (Compare)
 	Hoods     []Hood      // sorted by prefix
+	Others    Others      // only in what was seen
+}
+
+// Others are those whose packets were dropped, or would have been, for another
+// reason than a server that was asked: a perimeter, a list, or that nobody asked
+// for the NTP in them.
+type Others struct {
+	Dropped uint64  // packets of all that are remembered
+	Most    []Other // most first, at most MostOthers
+}
+
+// MostOthers is how many of them are told one by one.
+const MostOthers = 100
+
+// Other is a network, a /24 or a /48: an element of set others4 or others6.
+type Other struct {
+	Prefix  netip.Prefix
+	Dropped uint64 // packets
 }
 
 // Exposed is one throw-away address under guard: an element of set exposed6.

@@ -18,8 +18,10 @@ func rulesReportCmd(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use: "report", Short: "Show what was dropped, or would have been where the shield observes",
 		Long: "One line a server: what came from the neighbourhood that is closed because it was asked, and\n" +
-			"what came to the throw-away addresses that it alone was shown. Packets are counted by the kernel\n" +
-			"as long as the neighbourhood is closed, and as long as the address is guarded.",
+			"what came to the throw-away addresses that it alone was shown. Then the networks, each a /24 or a\n" +
+			"/48, from which a perimeter, a list or ntp.inbound kept most. Packets are counted by the kernel as\n" +
+			"long as the neighbourhood is closed, as long as the address is guarded, and of others until 25\n" +
+			"hours after the last one.",
 		Example: "  ntpveil rules report", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := o.call(cmd.Context(), "read counters", control.Request{Verb: "exposures"})
@@ -42,6 +44,9 @@ type dropped struct {
 	Enforced bool            `json:"enforced"` // dropped; else it would have been
 	Packets  uint64          `json:"packets"`
 	Servers  []droppedServer `json:"servers"`
+
+	Others     []guard.OtherStatus `json:"others"` // most first
+	FromOthers uint64              `json:"packets_from_others"`
 }
 
 // droppedServer is what has to do with one server.
@@ -56,7 +61,8 @@ type droppedServer struct {
 
 // droppedBy sorts what was counted by server, the most first.
 func droppedBy(s *guard.Status) dropped {
-	out := dropped{Preset: s.Shield.Preset, State: s.Shield.State, Enforced: s.Shield.State == "in force", Servers: []droppedServer{}}
+	out := dropped{Preset: s.Shield.Preset, State: s.Shield.State, Enforced: s.Shield.State == "in force", Servers: []droppedServer{},
+		Packets: s.OthersDropped, Others: append([]guard.OtherStatus{}, s.Others...), FromOthers: s.OthersDropped}
 	of := func(server string) *droppedServer {
 		i := slices.IndexFunc(out.Servers, func(x droppedServer) bool { return x.Server == server })
 		if i < 0 {
@@ -99,6 +105,18 @@ func printDropped(w io.Writer, r dropped) error {
 	fmt.Fprintln(t, "Server\tNeighbourhood\tFrom it\tAddresses shown\tProbed\tTo them")
 	for _, x := range r.Servers {
 		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\n", cmp.Or(x.Server, "unknown"), cmp.Or(strings.Join(x.Prefixes, " "), "-"), x.From, x.Addresses, x.Probed, x.To)
+	}
+	if err := t.Flush(); err != nil || r.FromOthers == 0 {
+		return err
+	}
+	fmt.Fprintf(t, "\nFrom others\t%d\n", r.FromOthers)
+	rest := r.FromOthers
+	for _, x := range r.Others[:min(len(r.Others), 10)] {
+		fmt.Fprintf(t, "%s\t%d\n", x.Prefix, x.Dropped)
+		rest -= x.Dropped
+	}
+	if rest > 0 {
+		fmt.Fprintf(t, "the rest\t%d\n", rest)
 	}
 	return t.Flush()
 }

@@ -62,7 +62,8 @@ func serve(t *testing.T, who rank) (*fake, string) {
 		t.Fatal(err)
 	}
 	s.peerOf = func(*net.UnixConn) peer { return peer{uid: 1000, rank: who} }
-	f := &fake{changed: make(chan struct{}), status: guard.Status{Version: "1", Exposures: []guard.ExposureStatus{{Address: "2001:db8::1"}}, ExposureCount: 1}}
+	f := &fake{changed: make(chan struct{}), status: guard.Status{Version: "1", Exposures: []guard.ExposureStatus{{Address: "2001:db8::1"}}, ExposureCount: 1,
+		Others: []guard.OtherStatus{{Prefix: "192.0.2.0/24", Dropped: 7}}, OthersDropped: 7}}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx, f) }()
@@ -92,7 +93,7 @@ func TestExposuresAreForTheGroup(t *testing.T) {
 	for who, want := range map[rank]int{everyone: 0, group: 1, root: 1} {
 		f, path := serve(t, who)
 		s, err := Call(t.Context(), path, Request{Verb: "status"})
-		if err != nil || len(s.Exposures) != want || s.ExposureCount != 1 {
+		if err != nil || len(s.Exposures) != want || len(s.Others) != want || s.OthersDropped != uint64(7*want) || s.ExposureCount != 1 {
 			t.Errorf("%s sees %+v, error %v", rankNames[who], s, err)
 		}
 		f.status.Exposures = []guard.ExposureStatus{}

@@ -265,7 +265,7 @@ func (s *session) status(st guard.Status, err error) Reply {
 		return Reply{Error: err.Error()}
 	}
 	if s.who < group {
-		st.Exposures = nil
+		st.Exposures, st.Others, st.OthersDropped = nil, nil, 0
 	}
 	return Reply{Status: &st}
 }

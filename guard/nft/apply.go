@@ -41,8 +41,9 @@ func (st *state) fits(w rules.Shield) bool {
 	})
 }
 
-// make puts the whole table up, in place of one that does not fit. The counts of
-// probes are taken over.
+// make puts the whole table up, in place of one that does not fit. What rules have
+// counted is taken over, but of others where lists alone are why they are counted:
+// Block brings these back, and begins anew.
 func (s *Shield) make(now time.Duration, from rules.Shield) error {
 	t, err := rules.Compile(from)
 	if err != nil {
@@ -52,16 +53,10 @@ func (s *Shield) make(now time.Duration, from rules.Shield) error {
 		return err
 	}
 	b := &batch{}
-	var probes []element
+	var noted map[string]map[string]elementHeld
 	if s.st.exists {
-		if old := s.st.sets[rules.Probes6]; old != nil {
-			counts, err := s.conn.readSet(s.clock, rules.Probes6)
-			if err != nil {
-				return s.giveUp(err)
-			}
-			for k, e := range counts {
-				probes = append(probes, element{key: k, timeout: e.until - now, packets: e.packets, counter: true})
-			}
+		if noted, err = s.noted(); err != nil {
+			return s.giveUp(err)
 		}
 		b.deleteTable()
 	}
@@ -70,9 +65,12 @@ func (s *Shield) make(now time.Duration, from rules.Shield) error {
 		return err
 	}
 	for _, set := range t.Sets {
-		b.elements(unix.NFT_MSG_NEWSETELEM, set.Name, set.Interval, s.missing(now, set, nil))
+		list := s.missing(now, set, nil)
+		for k, e := range noted[set.Name] {
+			list = append(list, element{key: k, timeout: e.until - now, packets: e.packets, counter: true})
+		}
+		b.elements(unix.NFT_MSG_NEWSETELEM, set.Name, set.Interval, list)
 	}
-	b.elements(unix.NFT_MSG_NEWSETELEM, rules.Probes6, false, probes)
 	if s.st.exists {
 		b.whole()
 	}

@@ -72,7 +72,7 @@ func TestBlockedTable(t *testing.T) {
 	for _, want := range []string{
 		"set " + set, "elements = { 192.0.2.0 }", "elements = { 203.0.113.7 }", "elements = { 198.51.100.0 }", "elements = { 2001:db8:9:: }",
 		"blocked prefixes, each a /25: 2 are listed", "elements = { 192.0.2.64/26 }",
-		"ip saddr & 255.255.255.0 == @" + set + ` ip saddr != @near4 counter packets 0 bytes 0 goto closed comment "from a blocked prefix, a /24"`,
+		"ip saddr & 255.255.255.0 == @" + set + ` ip saddr != @near4 counter packets 0 bytes 0 goto others comment "from a blocked prefix, a /24"`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("nft does not print %s:\n%s", want, text)

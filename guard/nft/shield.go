@@ -208,14 +208,17 @@ func (s *Shield) Seen(now time.Duration) (rules.Shield, error) {
 	if !s.st.exists {
 		return rules.Shield{}, nil
 	}
-	probes, err := s.count()
+	noted, err := s.count()
 	if err != nil {
 		return rules.Shield{}, fmt.Errorf("see shield: %w", s.giveUp(err))
 	}
 	out := s.st.shield(now, every)
-	for k, e := range probes {
-		out.Add(rules.Probes6, []byte(k), e.until, "", e.packets)
+	for set, elems := range noted {
+		for k, e := range elems {
+			out.Add(set, []byte(k), e.until, "", e.packets)
+		}
 	}
+	out.Sort()
 	if !s.ours() {
 		out.Mode, out.Trusted = rules.Observe, nil
 		return out, nil
@@ -228,8 +231,9 @@ func (s *Shield) Seen(now time.Duration) (rules.Shield, error) {
 	return out, nil
 }
 
-// count reads the counters anew: of probes, which are few, and of neighbourhoods.
-func (s *Shield) count() (map[string]elementHeld, error) {
+// count reads the counters anew: of neighbourhoods, and those that it returns by
+// their sets.
+func (s *Shield) count() (map[string]map[string]elementHeld, error) {
 	for name, set := range s.st.sets {
 		if !isHoods(name) || len(set.elems) == 0 {
 			continue
@@ -240,14 +244,26 @@ func (s *Shield) count() (map[string]elementHeld, error) {
 		}
 		set.elems = elems
 	}
-	if s.st.sets[rules.Probes6] == nil {
-		return nil, nil
+	return s.noted()
+}
+
+// counted are the sets in which rules count.
+var counted = []string{rules.Probes6, rules.Others6, rules.Others4}
+
+// noted reads what rules have counted.
+func (s *Shield) noted() (map[string]map[string]elementHeld, error) {
+	out := map[string]map[string]elementHeld{}
+	for _, name := range counted {
+		if s.st.sets[name] == nil {
+			continue
+		}
+		elems, err := s.conn.readSet(s.clock, name)
+		if err != nil {
+			return nil, fmt.Errorf("read set %s: %w", name, explain(err))
+		}
+		out[name] = elems
 	}
-	probes, err := s.conn.readSet(s.clock, rules.Probes6)
-	if err != nil {
-		return nil, fmt.Errorf("read set %s: %w", rules.Probes6, explain(err))
-	}
-	return probes, nil
+	return out, nil
 }
 
 // ports remembers the netlink ports of our connections: the last one and the one
