@@ -404,3 +404,44 @@ func TestReportWhileObserving(t *testing.T) {
 	s.stop()
 	h.refused(3, "does not run", "report")
 }
+
+// TestReloadUnderAnAppliedPreset: the keys of [shield] are in force then, over the
+// preset that was applied.
+func TestReloadUnderAnAppliedPreset(t *testing.T) {
+	h := install(t, lab.Options{}, basics)
+	s := h.start()
+	h.awaitTable("started", 10*time.Second, preset("workstation"))
+	h.must("apply", "lockdown", "--confirm", "0")
+	h.awaitTable("applied", 0, preset("lockdown"))
+	h.configure(basics + "[shield]\nmode = \"observe\"\nallow = [\"tcp/22\", \"tcp/8443\"]\ntrusted = [\"203.0.113.0/24\"]\n")
+	if err := s.Process.Signal(unix.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	s.log.await(t, 5*time.Second, with("configuration reloaded; preset lockdown, which was applied, holds"))
+	h.awaitTable("reloaded", 10*time.Second, func(table string) bool {
+		return preset("lockdown")(table) && strings.Contains(table, "tcp dport { 22, 8443 }") && strings.Contains(table, "203.0.113.0/24") && strings.Contains(table, "observing, not dropped")
+	})
+	s.stop()
+}
+
+// TestReportOfAPerimeter: what lockdown would keep out of everybody is counted before
+// it does so, by the network that it comes from, for the group to see.
+func TestReportOfAPerimeter(t *testing.T) {
+	h := install(t, lab.Options{Servers: 4}, basics+"[shield]\npreset = \"lockdown\"\nmode = \"observe\"\n")
+	s := h.start()
+	h.awaitTable("started", 10*time.Second, preset("lockdown"))
+	if _, err := h.lab.Scanner.Scan(t.Context(), lab.Scan{Target: h.lab.Host.Addr6, TCP: []uint16{22, 80, 443}}); err != nil {
+		t.Fatal(err)
+	}
+	network, _ := h.lab.Scanner.Addr6.Prefix(48)
+	var r dropped
+	h.json(&r, "rules", "report", "--json")
+	if len(r.Others) == 0 || r.Others[0].Prefix != network.String() || r.Others[0].Dropped < 2 || r.FromOthers < 2 || r.Packets < r.FromOthers || r.Enforced {
+		t.Errorf("%+v, want the scan from %s", r, network)
+	}
+	out, err := h.rules("report").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "From others") || !strings.Contains(string(out), network.String()) {
+		t.Errorf("%v: %s", err, out)
+	}
+	s.stop()
+}
