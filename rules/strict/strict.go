@@ -19,8 +19,16 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// MaxFile is the size in bytes up to which a file is read.
-const MaxFile = 1 << 20
+// Bounds of a file.
+const (
+	MaxFile   = 1 << 20 // bytes
+	MaxErrors = 20      // then reading ends
+	// The parser calls itself for each bracket, and the decoder for each part of a key:
+	// a million end the process, its stack being full.
+	maxBrackets = 10000
+	maxParts    = 100
+	maxEntries  = 1000 // to find where each stands takes as long as the file
+)
 
 // File is one file's text.
 type File struct {
@@ -54,13 +62,14 @@ func (e Errors) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Sorted puts them into the order of files and lines.
+// Sorted puts them into the order of files and lines, and leaves out those behind the
+// first MaxErrors.
 func (e Errors) Sorted(files []File) Errors {
 	order := func(e Error) int { return slices.IndexFunc(files, func(f File) bool { return f.Name == e.File }) }
 	slices.SortStableFunc(e, func(a, b Error) int {
 		return cmp.Or(cmp.Compare(order(a), order(b)), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
-	return e
+	return e[:min(len(e), MaxErrors)]
 }
 
 // Place is where something stands. Without a line it is the file as a whole.
@@ -153,7 +162,7 @@ func Read(f File, isTable func(name string) bool) ([]Entry, Errors) {
 	r := reader{file: f, isTable: isTable}
 	r.parser.Reset(f.Text)
 	var table string
-	for r.parser.NextExpression() {
+	for !r.over() && r.parser.NextExpression() {
 		e := r.parser.Expression()
 		if it := e.Key(); e.Kind != unstable.Comment && it.Next() {
 			r.starts = append(r.starts, int(it.Node().Raw.Offset))
@@ -162,19 +171,26 @@ func Read(f File, isTable func(name string) bool) ([]Entry, Errors) {
 		case unstable.Table:
 			table = r.table(e)
 		case unstable.ArrayTable:
-			r.errs = append(r.errs, r.at(e.Key()).Errorf("%s: a list of tables has no meaning here", dotted(e.Key())))
+			if name, ok := r.name(e); ok {
+				r.errs = append(r.errs, r.at(e.Key()).Errorf("%s: a list of tables has no meaning here", name))
+			}
 			table = "?"
 		case unstable.KeyValue:
 			r.entry(table, e)
 		}
 	}
-	if err := r.parser.Error(); err != nil {
+	if len(r.entries) > maxEntries {
+		r.errs = append(r.errs, Error{File: f.Name, Text: fmt.Sprintf("there are more than %d keys in it", maxEntries)})
+	} else if err := r.parser.Error(); err != nil {
 		r.errs = append(r.errs, r.syntax(err))
 	} else if len(r.errs) == 0 {
 		r.errs = r.strict()
 	}
 	return r.entries, r.errs
 }
+
+// over reports whether reading ends here.
+func (r *reader) over() bool { return len(r.errs) >= MaxErrors || len(r.entries) > maxEntries }
 
 // strict finds what the grammar permits and TOML does not: the parser leaves the
 // digits of numbers and a table that is made in two ways to the decoder.
@@ -212,6 +228,8 @@ func plain(f File) error {
 		return errors.New("there is a NUL byte in it")
 	case !utf8.Valid(f.Text):
 		return errors.New("it is not UTF-8")
+	case bytes.Count(f.Text, []byte{'['})+bytes.Count(f.Text, []byte{'{'}) > maxBrackets:
+		return fmt.Errorf("it is nested too deeply: there are more than %d [ and { in it", maxBrackets)
 	}
 	return nil
 }
@@ -228,7 +246,10 @@ type reader struct {
 }
 
 func (r *reader) table(e *unstable.Node) string {
-	name := dotted(e.Key())
+	name, ok := r.name(e)
+	if !ok {
+		return "?"
+	}
 	if slices.Contains(r.tables, name) {
 		r.errs = append(r.errs, r.at(e.Key()).Errorf("[%s] stands twice", name))
 	}
@@ -243,10 +264,13 @@ func (r *reader) table(e *unstable.Node) string {
 // entry adds a key, or the keys of an inline table. Below an unknown table
 // nothing more is said.
 func (r *reader) entry(table string, e *unstable.Node) {
-	if table == "?" {
+	if table == "?" || r.over() {
 		return
 	}
-	name := dotted(e.Key())
+	name, ok := r.name(e)
+	if !ok {
+		return
+	}
 	if table != "" {
 		name = table + "." + name
 	}
@@ -276,7 +300,11 @@ func (r *reader) value(n *unstable.Node) *Value {
 	for it := n.Children(); it.Next(); {
 		switch it.Node().Kind {
 		case unstable.String:
-			v.Items = append(v.Items, Item{string(it.Node().Data), r.offset(int(it.Node().Raw.Offset))})
+			x := Item{Text: string(it.Node().Data)}
+			if len(v.Items) < MaxItems { // of more than that none is taken
+				x.At = r.offset(int(it.Node().Raw.Offset))
+			}
+			v.Items = append(v.Items, x)
 		case unstable.Comment:
 		default:
 			v.Other = true
@@ -285,18 +313,22 @@ func (r *reader) value(n *unstable.Node) *Value {
 	return v
 }
 
-// dotted joins the parts of a key. A part that holds a dot itself stays quoted: it
-// is another key.
-func dotted(it unstable.Iterator) string {
+// name joins the parts of a key with dots. A part that holds a dot itself stays quoted:
+// it is another key.
+func (r *reader) name(e *unstable.Node) (name string, ok bool) {
 	var parts []string
-	for it.Next() {
+	for it := e.Key(); it.Next(); {
+		if len(parts) == maxParts {
+			r.errs = append(r.errs, r.at(e.Key()).Errorf("a key of more than %d parts has no meaning", maxParts))
+			return "", false
+		}
 		part := string(it.Node().Data)
 		if part == "" || strings.ContainsAny(part, ". \"[]\t\n") {
 			part = Quote(part)
 		}
 		parts = append(parts, part)
 	}
-	return strings.Join(parts, ".")
+	return strings.Join(parts, "."), true
 }
 
 // at is where a key begins.

@@ -3,7 +3,9 @@ package strict
 import (
 	"bytes"
 	"fmt"
+	"strings"
 	"testing"
+	"time"
 )
 
 func tables(name string) bool { return name == "a" || name == "a.b" }
@@ -41,7 +43,46 @@ func TestEmptyInlineTable(t *testing.T) {
 	}
 }
 
+// TestBounds: no file below the size that is read ends the process, or keeps it busy.
+func TestBounds(t *testing.T) {
+	numbered := func(head, each, end string) string {
+		var b strings.Builder
+		b.WriteString(head)
+		for i := range 90000 {
+			fmt.Fprintf(&b, each, i)
+		}
+		return b.String() + end
+	}
+	for name, tt := range map[string]struct{ text, first string }{
+		"arrays":        {"x=" + strings.Repeat("[", 1000000), "f: it is nested too deeply: there are more than 10000 [ and { in it"},
+		"inline tables": {"x=" + strings.Repeat("{a=", 300000), "f: it is nested too deeply: there are more than 10000 [ and { in it"},
+		"both":          {"x=" + strings.Repeat("[{a=", 5001), "f: it is nested too deeply: there are more than 10000 [ and { in it"},
+		"as many as go": {"x=" + strings.Repeat("[", maxBrackets), "f:1:10003: expected character ] but the document ended here"},
+		"dots":          {strings.Repeat("a.", 500000) + "a=1", "f:1:1: a key of more than 100 parts has no meaning"},
+		"dots, a table": {"[" + strings.Repeat("a.", 500000) + "a]", "f:1:2: a key of more than 100 parts has no meaning"},
+		"dots within":   {"x={y={" + strings.Repeat("a.", 500000) + "a=1}}", "f:1:7: a key of more than 100 parts has no meaning"},
+		"some dots":     {strings.Repeat("a.", 99) + "a=1", ""},
+		"keys":          {numbered("", "k%d=1\n", ""), "f: there are more than 1000 keys in it"},
+		"one table":     {numbered("a={", "k%d=1,", "z=1}"), "f: there are more than 1000 keys in it"},
+		"the same key":  {strings.Repeat("x=1\n", 250000), "f:2:1: x stands twice"},
+		"tables":        {strings.Repeat("[q]\n", 2000), "f:1:2: unknown table [q]"},
+		"items":         {"x=[" + strings.Repeat("'',", 300000) + "]", ""},
+	} {
+		began := time.Now()
+		entries, errs := Read(File{"f", []byte(tt.text)}, func(name string) bool { return name[0] == 'a' })
+		got := ""
+		if len(errs) > 0 {
+			got = errs[0].Error()
+		}
+		if got != tt.first || len(errs) > MaxErrors || len(entries) > maxEntries+1 || time.Since(began) > 20*time.Second {
+			t.Errorf("%s: %d entries and %d errors in %s, the first is %q, want %q", name, len(entries), len(errs), time.Since(began), got, tt.first)
+		}
+	}
+}
+
 func FuzzRead(f *testing.F) {
+	f.Add([]byte("x=" + strings.Repeat("[", 20000)))
+	f.Add([]byte("x=" + strings.Repeat("{a=[", 2000)))
 	f.Add([]byte("top = 1\n[a]\nx = \"s\"\nb = { z = [\"p\"] }\n[[a]]\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		entries, errs := Read(File{"f", text}, tables)
