@@ -53,7 +53,7 @@ func (s Shield) nameable() error {
 		}
 	}
 	for _, d := range devices {
-		if d == "" || strings.ContainsAny(d, "\"*\n") {
+		if d == "" || strings.ContainsAny(d, "\"\\*\n") {
 			return fmt.Errorf("guard device %q: nftables cannot name it", d)
 		}
 	}

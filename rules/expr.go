@@ -152,8 +152,8 @@ func (e In) String() string {
 	return text + " @" + e.Set
 }
 
-func (e From) String() string   { return fmt.Sprintf("iifname %q", e.Device) }
-func (e To) String() string     { return fmt.Sprintf("oifname %q", e.Device) }
+func (e From) String() string   { return "iifname \"" + e.Device + "\"" }
+func (e To) String() string     { return "oifname \"" + e.Device + "\"" }
 func (Original) String() string { return "ct direction original" }
 func (e SentBy) String() string { return fmt.Sprintf("meta skuid %d", e.User) }
 

@@ -187,5 +187,7 @@ func (r *presetReader) whole(l *layer, p *Preset) {
 		r.errs = append(r.errs, at("learn.users", "learn.from").Errorf(`learn.users: "output" learns from these users' queries, and none is named`))
 	case c.Listening && c.Hooks == AtForward:
 		r.errs = append(r.errs, at("closed.listening", "closed.hooks").Errorf(`closed.listening: no socket of this host listens in "forward" alone`))
+	case c.Leaf && c.Hooks == AtForward:
+		r.errs = append(r.errs, at("ntp.inbound", "closed.hooks").Errorf(`ntp.inbound: "answers" is about this host's own port 123, which needs "input" in closed.hooks`))
 	}
 }

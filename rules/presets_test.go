@@ -171,6 +171,8 @@ func TestPresetErrors(t *testing.T) {
 		{"[learn]\nfrom = \"output\"", `a.toml:2:1: learn.users: "output" learns from these users' queries, and none is named`},
 		{"[learn]\nusers = [\"a b\"]", `a.toml:2:10: learn.users: "a b" is no name of a user`},
 		{"[closed]\nlistening = true\nhooks = [\"forward\"]", `a.toml:2:1: closed.listening: no socket of this host listens in "forward" alone`},
+		{"[ntp]\ninbound = \"answers\"\n[closed]\nhooks = [\"forward\"]", `a.toml:2:1: ntp.inbound: "answers" is about this host's own port 123, which needs "input" in closed.hooks`},
+		{"[closed]\noutside = ['a\\b']", `a.toml:2:12: closed.outside: "a\\b" is no name of an interface`},
 		{"about = \"two\\nlines\"", "a.toml:1:1: about: one line of at most 200 bytes is wanted"},
 		{"foo = {}\nclosed = { allow = {}, to = {}, hooks = { } }", "a.toml:1:1: unknown key foo\na.toml:2:12: closed.allow: a list of strings is wanted\na.toml:2:24: closed.to: one of neighbourhoods, everyone is wanted\na.toml:2:33: closed.hooks: a list of strings is wanted"},
 		{"[log\nrate = 1", "a.toml:1:5: "},

@@ -277,10 +277,21 @@ func TestIngressName(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", device, got, want)
 		}
 	}
-	for _, device := range []string{"", "eth*", `a"b`} {
+	for _, device := range []string{"", "eth*", `a"b`, `a\b`} {
 		if _, err := Compile(Shield{Mode: Enforce, Devices: []string{device}}); err == nil {
 			t.Errorf("device %q was taken", device)
 		}
+	}
+}
+
+// TestDevicesAreWrittenAsTheyAre: nft knows no escapes.
+func TestDevicesAreWrittenAsTheyAre(t *testing.T) {
+	const odd = "é\u200b\xff"
+	if got := (From{odd}).String() + (To{odd}).String(); got != `iifname "`+odd+`"oifname "`+odd+`"` {
+		t.Error(got)
+	}
+	if err := CheckDevice(`a\b`); err == nil {
+		t.Error("a backslash was taken")
 	}
 }
 

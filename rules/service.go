@@ -76,7 +76,7 @@ func ParsePrefix(s string) (netip.Prefix, error) {
 // CheckDevice checks the name of an interface (dev_valid_name in the kernel), and
 // that nft can write it: it takes * for a pattern and knows no escapes.
 func CheckDevice(s string) error {
-	if s == "" || len(s) > 15 || s == "." || s == ".." || strings.ContainsAny(s, "/:\"*") ||
+	if s == "" || len(s) > 15 || s == "." || s == ".." || strings.ContainsAny(s, "/:\"\\*") ||
 		strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c == 0x7f }) {
 		return fmt.Errorf("%q is no name of an interface", s)
 	}

@@ -72,12 +72,12 @@ func server(s string, usual uint16) (guard.Server, error) {
 	return guard.Server{Host: host, Port: uint16(port)}, nil
 }
 
-// device checks the name of an interface (dev_valid_name in the kernel).
+// device checks the name of an interface; none means that of the default route.
 func device(s string) error {
-	if len(s) > 15 || strings.ContainsAny(s, "/ \t\n\"*:") || s == "." || s == ".." {
-		return fmt.Errorf("%q is no name of an interface", s)
+	if s == "" {
+		return nil
 	}
-	return nil
+	return rules.CheckDevice(s)
 }
 
 // word lets everything through: what it may be is not known yet.

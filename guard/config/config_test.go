@@ -171,6 +171,7 @@ func TestErrors(t *testing.T) {
 		some + "nts = [\"nts.example\", \"nts.example:4460\"]": `a.toml:3:23: time.nts: "nts.example:4460" stands twice`,
 		some + "nts = [\"nts.example:0\"]":                     `a.toml:3:8: time.nts: "nts.example:0": the port is not from 1 to 65535`,
 		"[time]\nnts = [\"a.example\"]\nmin_agree = 2":         "a.toml:3:1: time.min_agree: 2 can never be met, 1 servers are to be had",
+		some + "[address]\ninterface = 'a\\b'":                 `a.toml:4:1: address.interface: "a\\b" is no name of an interface`,
 		some + "[metrics]\nlisten = \"127.0.0.1:9975\"":        `a.toml:4:1: metrics.listen: this version has no metrics: leave it at ""`,
 		some + "[ledger]\npath = \"/dev/null\"":                `a.toml:4:1: ledger.path: "/dev/null" is below /dev, where no file of ours belongs`,
 		some + "[ledger]\npath = \"ledger.db\"":                `a.toml:4:1: ledger.path: "ledger.db" is no absolute path`,
