@@ -22,7 +22,7 @@ func Compile(s Shield) (Table, error) {
 		for _, d := range s.Devices {
 			t.Chains = append(t.Chains, ingress(s, d))
 		}
-		t.Chains = append(t.Chains, prerouting(s), guard(s), postrouting(), leaving(s))
+		t.Chains = append(t.Chains, prerouting(), reached(s), guard(s), postrouting(), leaving(s))
 	}
 	t.Chains = append(t.Chains, learn(s)...)
 	if s.Choices.Hooks != AtForward {
@@ -137,9 +137,20 @@ func IngressName(device string) string {
 	return b.String()
 }
 
-func prerouting(s Shield) Chain {
+func prerouting() Chain {
 	return Chain{Name: "prerouting", Hook: &Hook{Name: "prerouting", Priority: -450}, Rules: []Rule{
-		rule("to a throw-away address, by any other device", v6, In{Fields: []Field{DAddr6}, Set: Exposed6}, Goto{"guard"}),
+		rule("to a throw-away address, by any device", v6, In{Fields: []Field{DAddr6}, Set: Exposed6}, Goto{"reached"}),
+	}}
+}
+
+// reached stops neighbour discovery of an address that is gone, which the ingress hook
+// cannot tell. A host that forwards would send it on, and an ICMPv6 error back, to a router
+// that looks whether the address is still there as well.
+func reached(s Shield) Chain {
+	return Chain{Name: "reached", Rules: []Rule{
+		{Exprs: append([]Expr{v6, Is{NextHdr6, ICMP6}, Is{HopLimit6, maxHop}, neighbours, Away{}}, end(s.Mode)...),
+			Comment: say(s.Mode, "neighbour discovery of an address that is gone")},
+		rule("all else", Goto{"guard"}),
 	}}
 }
 

@@ -65,6 +65,8 @@ type (
 	// Known holds where the packet belongs to a connection that conntrack knows
 	// (established or related).
 	Known struct{}
+	// Away holds where the destination is no address of the host, at hook prerouting.
+	Away struct{}
 	// Translated holds where the connection was begun to an address that the host
 	// publishes: its destination was translated (DNAT).
 	Translated struct{}
@@ -115,6 +117,7 @@ func (Listening) expr()  {}
 func (NTPMode) expr()    {}
 func (Known) expr()      {}
 func (Translated) expr() {}
+func (Away) expr()       {}
 func (Below) expr()      {}
 func (Note) expr()       {}
 func (Count) expr()      {}
@@ -170,6 +173,7 @@ func (e NTPMode) String() string {
 }
 
 func (Translated) String() string { return "ct status dnat" }
+func (Away) String() string       { return "fib daddr type != local" }
 func (Known) String() string      { return "ct state established,related" }
 
 func (e Below) String() string {

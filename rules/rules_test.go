@@ -96,7 +96,7 @@ func TestNothingIsDroppedUnlessEnforced(t *testing.T) {
 		if strings.Contains(text, " drop ") {
 			t.Errorf("%s drops:\n%s", mode, text)
 		}
-		if n := strings.Count(text, word); n != 3+len(s.Devices) {
+		if n := strings.Count(text, word); n != 4+len(s.Devices) {
 			t.Errorf("%s: %q stands %d times", mode, word, n)
 		}
 	}

@@ -86,6 +86,8 @@ func (tg *target) elicitAway(watch time.Duration) {
 	inner := lab.Forge(tg.away, tg.lab.Scanner.Addr6, lab.Echo(1, 1))
 	tg.must(tg.lab.Host.Link.Peer.Send(lab.Forge(tg.lab.Scanner.Addr6, tg.away, lab.TooBig(1280, inner))))
 	tg.must(tg.stack.Set(sysclock.Mono(), nil))
+	// A router that looks whether the address is still there, as it does by itself now and then.
+	tg.must(tg.lab.Host.Link.Peer.Send(lab.WithHopLimit(solicitation(netip.MustParseAddr("fe80::1"), tg.away), 255)))
 	again, _ := tg.elicit(tg.away, capture)
 	time.Sleep(watch) // it is the absence of packets in this time that is tested
 	tg.must(capture.Close())
@@ -215,15 +217,18 @@ func payloads() []lab.Part {
 	return out
 }
 
+// solicitation asks for the link-layer address of another one, behind some headers.
+func solicitation(from, of netip.Addr, h ...lab.Part) []byte {
+	body := append(make([]byte, 4), of.AsSlice()...)
+	return lab.Forge(from, of, append(h, lab.ICMP6(135, 0, append(body, 1, 1, 2, 0, 0, 0, 0, 9)))...)
+}
+
 // TestNeighbourDiscoveryWithTricks: solicitations pass in their plain form
 // alone; from afar, or behind other headers, they are dropped like all else.
 func TestNeighbourDiscoveryWithTricks(t *testing.T) {
 	t.Parallel()
 	tg := guarded(t, nil)
-	solicit := func(from netip.Addr, h ...lab.Part) []byte {
-		body := append(make([]byte, 4), tg.away.AsSlice()...)
-		return lab.Forge(from, tg.away, append(h, lab.ICMP6(135, 0, append(body, 1, 1, 2, 0, 0, 0, 0, 9)))...)
-	}
+	solicit := func(from netip.Addr, h ...lab.Part) []byte { return solicitation(from, tg.away, h...) }
 	router := netip.MustParseAddr("fe80::1")
 	tricks := map[string][]byte{
 		"hop limit 64":          solicit(router),

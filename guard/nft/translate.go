@@ -87,6 +87,9 @@ func circumstance(e rules.Expr) []expr.Any {
 		return anyBit(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
 	case rules.Translated:
 		return anyBit(expr.CtKeySTATUS, 1<<5 /* IPS_DST_NAT */)
+	case rules.Away:
+		return []expr.Any{&expr.Fib{Register: 1, ResultADDRTYPE: true, FlagDADDR: true},
+			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binary.NativeEndian.AppendUint32(nil, unix.RTN_LOCAL)}}
 	case rules.Original:
 		return []expr.Any{&expr.Ct{Register: 1, Key: expr.CtKeyDIRECTION}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0}}}
 	case rules.SentBy:
