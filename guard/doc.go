@@ -153,7 +153,7 @@
 // # What reaches whom
 //
 //	to                     from                     what passes
-//	a throw-away address   anyone                   NS and NA, hop limit 255, no extension header
+//	a throw-away address   anyone                   NS and NA, hop limit 255, no extension header, as long as it stands
 //	                       its server               the one solicited tuple, of UDP or of a key exchange's TCP, until 3 s after the exchange
 //	                       anyone                   nothing else, before defragmentation and DNAT, on any device
 //	from a throw-away      anyone                   NS and NA, and the one solicited tuple

@@ -211,8 +211,8 @@ func input(s Shield) Chain {
 	if s.Choices.leafed(s.Allow) {
 		c.Rules = append(c.Rules, rule("NTP that nobody here asked for", Is{Transport, UDP}, Is{DPortUDP, ntpPort}, Goto{"leaf"}))
 	}
-	c.Rules = append(c.Rules, gate(s, true, "strangers6")...)
-	c.Rules = append(c.Rules, gate(s, false, "strangers4")...)
+	c.Rules = append(c.Rules, sieve(s, true, "strangers6")...)
+	c.Rules = append(c.Rules, sieve(s, false, "strangers4")...)
 	return c
 }
 
@@ -271,8 +271,8 @@ func strangers(s Shield, six bool) []Rule {
 // closing is one reason to close a packet out: its source is in a set.
 type closing struct {
 	comment string
-	gate    In
-	in      In     // a set of its own where its elements count packets; else that of the gate
+	sieve   In
+	in      In     // a set of its own where its elements count packets; else that of the sieve
 	more    []Expr // what else must hold, and what counts
 	to      string // the chain behind it; empty: closed
 }
@@ -282,24 +282,24 @@ func closings(s Shield, six bool) []closing {
 	return slices.Concat(lookups(s, six), recalls(s, six), blocks(s, six))
 }
 
-// gate sends on those packets of strangers that one of the look-ups hits, or in a
+// sieve sends on those packets of strangers that one of the look-ups hits, or in a
 // perimeter all. What matches nothing, nearly everything, costs the look-ups and no more.
 // A set counts every look-up: those whose counts are to be true are not looked up here.
-func gate(s Shield, six bool, to string) (out []Rule) {
+func sieve(s Shield, six bool, to string) (out []Rule) {
 	family, list := familyOf(six), closings(s, six)
 	if s.Choices.Everyone {
 		return []Rule{rule("strangers: this is a perimeter", family, Goto{to})}
 	}
 	for ; len(list) > mostInOne; list = list[1:] {
-		out = append(out, rule("perhaps "+list[0].comment, family, list[0].gate, Goto{to}))
+		out = append(out, rule("perhaps "+list[0].comment, family, list[0].sieve, Goto{to}))
 	}
 	if len(list) == 0 {
 		return out
 	}
 	nowhere := []Expr{family}
 	for _, c := range list {
-		c.gate.Not = true
-		nowhere = append(nowhere, c.gate)
+		c.sieve.Not = true
+		nowhere = append(nowhere, c.sieve)
 	}
 	return append(out,
 		rule("strangers in none of these", append(nowhere, Accept{})...),
@@ -438,9 +438,9 @@ func lookups(s Shield, six bool) (out []closing) {
 	}
 	for _, bits := range s.lookedUp(six) {
 		in := In{Fields: []Field{field}, Bits: bits, Set: hoodSet(six, bits)}
-		gate := in
-		gate.Set = gateSet(six, bits)
-		out = append(out, closing{comment: fmt.Sprintf("from a closed neighbourhood, a /%d", bits), gate: gate, in: in})
+		sieve := in
+		sieve.Set = sieveSet(six, bits)
+		out = append(out, closing{comment: fmt.Sprintf("from a closed neighbourhood, a /%d", bits), sieve: sieve, in: in})
 	}
 	return out
 }

@@ -1,7 +1,7 @@
 // Package rules holds presets and the rule set that they compile to.
 //
 // A preset ([ReadPresets], files in presets/) and facts of a host make a [Shield];
-// [Compile] makes its table. A stranger's packet is looked up in a few sets (gate, in
+// [Compile] makes its table. A stranger's packet is looked up in a few sets (sieve, in
 // compile.go); only one that is found meets the rules that say what passes all the same,
 // and is counted. What the kernel learns by itself (learn.go) it learns
 // from packets, which anybody can forge: only from client packets in the original

@@ -32,7 +32,10 @@ func (s Shield) Sets() []Set {
 	for _, six := range []bool{true, false} {
 		for _, bits := range s.lookedUp(six) {
 			hoods := hoodsOf(s, six, bits)
-			sets = append(sets, hoods, gateOf(hoods, gateSet(six, bits)))
+			sets = append(sets, hoods)
+			if !s.Choices.Everyone {
+				sets = append(sets, sieveOf(hoods, sieveSet(six, bits)))
+			}
 		}
 	}
 	return slices.Concat(sets, s.learning(), s.blocking(), s.counting())
@@ -108,14 +111,14 @@ func hoodsOf(s Shield, six bool, bits int) Set {
 	return set
 }
 
-// gateOf is the gate's set of the same neighbourhoods.
-func gateOf(hoods Set, name string) Set {
-	gate := Set{Name: name, Kind: hoods.Kind, Size: hoods.Size, Timeout: true,
+// sieveOf is the sieve's set of the same neighbourhoods.
+func sieveOf(hoods Set, name string) Set {
+	sieve := Set{Name: name, Kind: hoods.Kind, Size: hoods.Size, Timeout: true,
 		Comment: fmt.Sprintf("the same as %s, to be looked up by every stranger's packet", hoods.Name)}
 	for _, e := range hoods.Elements {
-		gate.Elements = append(gate.Elements, Element{Key: e.Key, Until: e.Until})
+		sieve.Elements = append(sieve.Elements, Element{Key: e.Key, Until: e.Until})
 	}
-	return gate
+	return sieve
 }
 
 // hoodComment names whose neighbourhood it is; hoodServer reads it back.
@@ -155,22 +158,22 @@ func hoodSet(six bool, bits int) string {
 	return lengthSet(Hoods4, bits, usual4)
 }
 
-func gateSet(six bool, bits int) string {
+func sieveSet(six bool, bits int) string {
 	if six {
-		return lengthSet(gate6, bits, usual6)
+		return lengthSet(sieve6, bits, usual6)
 	}
-	return lengthSet(gate4, bits, usual4)
+	return lengthSet(sieve4, bits, usual4)
 }
 
-// GateOf is the set that packets are looked up in before they are in a set of
+// SieveOf is the set that packets are looked up in before they are in a set of
 // neighbourhoods; empty for any other set.
-func GateOf(set string) string {
+func SieveOf(set string) string {
 	name, _, _ := strings.Cut(set, "_")
 	switch name {
 	case Hoods4:
-		return gate4 + set[len(name):]
+		return sieve4 + set[len(name):]
 	case Hoods6:
-		return gate6 + set[len(name):]
+		return sieve6 + set[len(name):]
 	}
 	return ""
 }
@@ -344,7 +347,7 @@ func (s *Shield) Add(set string, key []byte, until time.Duration, comment string
 		}
 		return ok
 	}
-	if name, _, _ := strings.Cut(set, "_"); name == gate4 || name == gate6 {
+	if name, _, _ := strings.Cut(set, "_"); name == sieve4 || name == sieve6 {
 		return isAddr // of a neighbourhood, which is in the set of these too
 	}
 	p, ok := hoodPrefix(set, key)

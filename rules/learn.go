@@ -123,7 +123,7 @@ func recalls(s Shield, six bool) []closing {
 	four, bits := s.Choices.Lengths()
 	recall := func(field Field, bits int, set string) closing {
 		in := In{Fields: []Field{field}, Bits: bits, Set: set}
-		return closing{comment: "from a neighbourhood that was learnt", gate: in, in: in}
+		return closing{comment: "from a neighbourhood that was learnt", sieve: in, in: in}
 	}
 	if !six {
 		return []closing{recall(SAddr4, four, learnt4)}
@@ -156,8 +156,8 @@ func arriving(s Shield) Chain {
 	if s.Choices.Hooks == AtBoth {
 		c.Rules = append(c.Rules, rule("published here, which is another chain's", Translated{}, Accept{}))
 	}
-	c.Rules = append(c.Rules, gate(s, true, "transit6")...)
-	c.Rules = append(c.Rules, gate(s, false, "transit4")...)
+	c.Rules = append(c.Rules, sieve(s, true, "transit6")...)
+	c.Rules = append(c.Rules, sieve(s, false, "transit4")...)
 	return c
 }
 

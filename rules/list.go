@@ -118,7 +118,7 @@ func blocks(s Shield, six bool) (out []closing) {
 			in.Bits = 0
 		}
 		out = append(out, closing{
-			comment: fmt.Sprintf("from a blocked prefix, a /%d", l.Bits), gate: in, in: in,
+			comment: fmt.Sprintf("from a blocked prefix, a /%d", l.Bits), sieve: in, in: in,
 			more: []Expr{In{Fields: []Field{field}, Set: near, Not: true}, Count{}}, to: s.toOthers(),
 		})
 	}

@@ -132,8 +132,8 @@ const (
 	Others6    = "others6"
 	Hoods4     = "hoods4" // of /24; another length is appended, as in hoods4_28
 	Hoods6     = "hoods6" // of /48
-	gate4      = "gate4"  // named as those are
-	gate6      = "gate6"
+	sieve4     = "sieve4" // named as those are
+	sieve6     = "sieve6"
 	Trusted4   = "trusted4"
 	Trusted6   = "trusted6"
 	learnt4    = "learnt4" // what the kernel learnt by itself

@@ -245,7 +245,7 @@ delete element inet ntpveil trusted4 { 11.0.0.0/8 }
 add element inet ntpveil solicited6 { 2001:db8:a::1 . 123 . 2001:db8:0:1::1 . 22 timeout 1h }
 delete element inet ntpveil exposed6 { 2001:db8:0:1::1 }
 delete element inet ntpveil hoods4 { 192.0.2.0 }
-delete element inet ntpveil gate6_56 { 2001:db8:6:: }`, "-f", "-")
+delete element inet ntpveil sieve6_56 { 2001:db8:6:: }`, "-f", "-")
 	if got := seen(t, s); len(got.Hoods) != 2 {
 		t.Errorf("still closed: %+v", got.Hoods)
 	}

@@ -243,10 +243,10 @@ func (st *state) shield(now time.Duration, pass func(set string) bool) rules.Shi
 		if !pass(name) {
 			continue
 		}
-		gate := st.sets[rules.GateOf(name)]
+		sieve := st.sets[rules.SieveOf(name)]
 		for k, e := range set.elems {
-			if gate != nil { // what is not in both is not closed
-				e.until = min(e.until, gate.elems[k].until)
+			if sieve != nil { // what is not in both is not closed
+				e.until = min(e.until, sieve.elems[k].until)
 			}
 			switch {
 			case name == rules.Trusted4 || name == rules.Trusted6:
