@@ -246,7 +246,7 @@ func deciding(t *testing.T, n, runs int) (ours, nft time.Duration) {
 // TestBenchRules prints the tables, and fails where a promise is not kept, with
 // -bench-rules. Without it a small run tries the rig: costs have the right order.
 func TestBenchRules(t *testing.T) {
-	newKernel(t) // or the test is skipped
+	largeBatches(t)
 	sizes, runs, bursts, loads, large, decisions := []int{0, 1000}, 3, 8, 1, 20_000, 20
 	if *benchRules {
 		sizes, runs, bursts, loads, large, decisions = []int{0, 1000, 100_000, 1_000_000}, 9, 40, 3, 1_000_000, 200

@@ -247,6 +247,7 @@ func TestPutBackLists(t *testing.T) {
 // TestNoCopyOfWhatCannotBePutBack: it says what is in the way, and leaves the table
 // as it is.
 func TestNoCopyOfWhatCannotBePutBack(t *testing.T) {
+	largeBatches(t)
 	var large strings.Builder
 	large.WriteString("add set inet ntpveil big { type ipv4_addr; }\n")
 	for i := range 4000 {

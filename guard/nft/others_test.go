@@ -108,6 +108,7 @@ func TestOthersAreCounted(t *testing.T) {
 // TestFullSetOfOthers: whoever forges 16,384 sources has the next one neither pass nor
 // stop the drop, and the table can still be made anew.
 func TestFullSetOfOthers(t *testing.T) {
+	largeBatches(t)
 	w := newWire(t)
 	w.listen("[::]:8080", "[::]:0")
 	s := w.host.open(t)
