@@ -233,9 +233,17 @@ func TestApplyAlone(t *testing.T) {
 	}
 	h.refused(1, "waits to be confirmed", "apply", "lockdown")
 	h.refused(1, "the session that it was applied from", "confirm")
+	visits := func(verb string) {
+		t.Helper()
+		if _, err := h.nft(verb, "counter", "inet", "ntpveil", "visits"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	visits("add") // what could not be put back does not hinder who keeps it
 	if out, err := h.login("confirm"); err != nil || !strings.Contains(out, "preset server holds") {
 		t.Fatalf("confirm from a new login: %v: %s", err, out)
 	}
+	visits("delete")
 	time.Sleep(3500 * time.Millisecond) // nothing is to come any more
 	h.awaitTable("confirmed", 0, preset("server"))
 

@@ -109,8 +109,8 @@ func (c *change) keptHere() (preset string, waits bool, err error) {
 		return "", false, fmt.Errorf("%s: preset %s was not confirmed in time; `ntpveil rules revert` brings back what was before", what, t.Preset)
 	}
 	err = c.kernel(what, func(table *nft.Shield) error {
-		now, err := table.Copy(sysclock.Mono())
-		if err == nil && now.Comment() != (rules.Shield{Preset: t.Preset}).Comment() {
+		now, err := table.Comment(sysclock.Mono())
+		if err == nil && now != (rules.Shield{Preset: t.Preset}).Comment() {
 			err = fmt.Errorf("preset %s is in force no longer: somebody changed or removed the table; `ntpveil rules apply %[1]s` puts it up again", t.Preset)
 		}
 		return err
@@ -128,8 +128,11 @@ func (c *change) keep() error {
 		return c.trials.end()
 	}
 	t, err := c.trials.load()
-	if err != nil {
+	switch {
+	case err != nil:
 		return fmt.Errorf("%s: %w", what, err)
+	case t == nil: // its watcher waits for nobody's lock for ever
+		return fmt.Errorf("%s: it was rolled back meanwhile", what)
 	}
 	if err := c.session.Confirms(t.Session, t.At); err != nil {
 		return fmt.Errorf("%s: %w", what, err)

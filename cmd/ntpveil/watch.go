@@ -152,8 +152,8 @@ func (o *options) rollBack(ctx context.Context, t trials, id string) error {
 	return errors.New("roll back: neither the daemon does it nor can it be done here")
 }
 
-// It waits for the lock until it is impatient: a command may be stopped, and its terminal
-// out of reach.
+// tryRollBack waits for the lock until it is impatient: a command may be stopped, and its
+// terminal out of reach.
 func (o *options) tryRollBack(ctx context.Context, t trials, id string, impatient bool) (done bool, err error) {
 	locking, cancel := context.WithTimeout(ctx, rollBackPause)
 	defer cancel()

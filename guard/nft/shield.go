@@ -231,6 +231,16 @@ func (s *Shield) Seen(now time.Duration) (rules.Shield, error) {
 	return out, nil
 }
 
+// Comment is that of the table which is there, whoever made it; empty: there is none.
+func (s *Shield) Comment(now time.Duration) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.refresh(now); err != nil {
+		return "", err
+	}
+	return s.st.table.comment, nil
+}
+
 // count reads the counters anew: of neighbourhoods, and those that it returns by
 // their sets.
 func (s *Shield) count() (map[string]map[string]elementHeld, error) {

@@ -22,7 +22,7 @@ import (
 // Bounds of a file.
 const (
 	MaxFile   = 1 << 20 // bytes
-	MaxErrors = 20      // then reading ends
+	MaxErrors = 1000    // then reading ends
 	// The parser calls itself for each bracket, and the decoder for each part of a key:
 	// a million end the process, its stack being full.
 	maxBrackets = 10000
