@@ -43,11 +43,32 @@ func TestCompanionOnRealSystemd(t *testing.T) {
 			t.Errorf("%s: nothing was flushed", verb)
 		}
 	}
+	m.stopInReload(t)
 	if out, err := m.try("systemctl", "--failed", "--plain", "--no-legend", "list-units", "ntpveil*"); err != nil || strings.TrimSpace(out) != "" {
 		t.Errorf("failed: %s, %v", out, err)
 	}
 	m.run("apt-get", "-y", "remove", "ntpveil-companion")
 	m.awaitTable(t, "after its removal", false)
+}
+
+// stopInReload stops the companion while it reloads, as a restart of nftables.service
+// during the boot does, and starts it again.
+func (m *machine) stopInReload(t *testing.T) {
+	t.Helper()
+	m.write("/usr/local/sbin/nft", "#!/bin/sh\ntouch /run/asked; while [ -e /run/hold ]; do sleep 0.05; done; exec /usr/sbin/nft \"$@\"\n")
+	m.run("chmod", "+x", "/usr/local/sbin/nft")
+	m.run("touch", "/run/hold")
+	m.run("systemctl", "--no-block", "reload", "ntpveil-companion.service")
+	m.run("timeout", "30", "sh", "-c", "until [ -e /run/asked ]; do sleep 0.05; done")
+	m.run("systemctl", "--no-block", "stop", "ntpveil-companion.service")
+	m.run("timeout", "30", "sh", "-c", "until systemctl is-active ntpveil-companion.service | grep -Eq 'deactivating|inactive|failed'; do sleep 0.05; done")
+	m.run("rm", "/run/hold", "/usr/local/sbin/nft")
+	m.run("systemctl", "stop", "ntpveil-companion.service")
+	if out, _ := m.try("systemctl", "is-failed", "ntpveil-companion.service"); strings.TrimSpace(out) != "inactive" {
+		t.Errorf("stopped in a reload it is %s", out)
+	}
+	m.awaitTable(t, "stopped in a reload", false)
+	m.run("systemctl", "start", "ntpveil-companion.service")
 }
 
 // awaitTable looks until the table is there, or is not: what systemd propagates it

@@ -37,7 +37,8 @@ func boot(t *testing.T, in *namespace, binds ...string) *machine {
 	t.Helper()
 	needRoot(t)
 	need(t, "systemd-nspawn", "mmdebstrap", "nsenter", "unshare", "zstd")
-	args := []string{"-m", "--propagation", "private", "sh", "-c", ownCgroups, "sh", "-D", root(t), "--machine=ntpveil-test",
+	args := []string{"-m", "--propagation", "private", "sh", "-c", ownCgroups, "sh",
+		"sh", "-c", `echo $$ >"$0/cgroup.procs" && exec systemd-nspawn "$@"`, cgroup(t), "-D", root(t), "--machine=ntpveil-test",
 		"--network-namespace-path=" + in.path(), "--register=no", "--keep-unit", "--console=read-only", "--volatile=overlay",
 		"--notify-ready=yes", "--capability=CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN", "--system-call-filter=bpf adjtimex clock_adjtime", "--boot"}
 	for _, bind := range binds {
@@ -61,9 +62,21 @@ func boot(t *testing.T, in *namespace, binds ...string) *machine {
 	return m
 }
 
-// ownCgroups gives the container a unified hierarchy even where the host's is
-// not; without one systemd does not boot.
-const ownCgroups = `umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec systemd-nspawn "$@"`
+// ownCgroups runs its arguments with a unified hierarchy even where the host's is
+// not: without one systemd does not boot.
+const ownCgroups = `umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$@"`
+
+// cgroup makes one and gives its path as ownCgroups shows it. Two containers in one
+// cgroup take each other's processes for theirs.
+func cgroup(t *testing.T) string {
+	t.Helper()
+	path := "/sys/fs/cgroup/ntpveil-test-" + pid()
+	run(t, "unshare", "-m", "--propagation", "private", "sh", "-c", ownCgroups, "sh", "mkdir", path)
+	t.Cleanup(func() {
+		run(t, "unshare", "-m", "--propagation", "private", "sh", "-c", ownCgroups, "sh", "find", path, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";")
+	})
+	return path
+}
 
 // notifySocket is where nspawn tells how far the boot is, as a service manager
 // would be told.
