@@ -103,6 +103,7 @@ install: build man completions ## install below DESTDIR and PREFIX; nothing is s
 		sed 's|/usr/bin/ntpveil|$(PREFIX)/bin/ntpveil|' systemd/$$unit | \
 			install -D -m 0644 /dev/stdin '$(DESTDIR)$(UNITDIR)'/$$unit || exit; \
 	done
+	install -D -m 0644 systemd/nftables.service.d/ntpveil-companion.conf '$(DESTDIR)$(UNITDIR)/nftables.service.d/ntpveil-companion.conf'
 	install -D -m 0644 systemd/50-ntpveil.list '$(DESTDIR)$(PREFIX)/lib/systemd/ntp-units.d/50-ntpveil.list'
 	install -D -m 0644 systemd/sysusers.conf '$(DESTDIR)$(PREFIX)/lib/sysusers.d/ntpveil.conf'
 	install -D -m 0644 systemd/tmpfiles.conf '$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/ntpveil.conf'

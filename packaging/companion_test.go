@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// TestCompanionOnRealSystemd: the companion stands beside timesyncd and behind
-// nftables.service, whose every start, reload and restart flushes everything.
+// TestCompanionOnRealSystemd: the companion stands beside timesyncd, behind
+// nftables.service, whose every start, reload and stop flushes everything, and behind
+// firewalld, whose start stops that.
 func TestCompanionOnRealSystemd(t *testing.T) {
 	m := boot(t, newNetwork(t).host, companion(t)+":/root/companion.deb")
 	t.Cleanup(func() {
@@ -27,28 +28,47 @@ func TestCompanionOnRealSystemd(t *testing.T) {
 	if text := m.run("nft", "list", "table", "inet", "ntpveil"); !strings.Contains(text, "meta skuid "+user+" goto learn6") || !strings.Contains(text, "elements = { 2001:db8:") {
 		t.Errorf("the rules know neither timesyncd nor the host's own addresses:\n%s", text)
 	}
-	m.run("nft", "add", "element", "inet", "ntpveil", "learnt4", "{ 192.0.2.0 timeout 1h }")
-	m.run("systemctl", "reload", "ntpveil-companion.service")
-	if text := m.run("nft", "list", "set", "inet", "ntpveil", "learnt4"); !strings.Contains(text, "192.0.2.0") {
-		t.Errorf("a reload has forgotten what was learnt:\n%s", text)
+	learnt := func() bool {
+		return strings.Contains(m.run("nft", "list", "set", "inet", "ntpveil", "learnt4"), "192.0.2.0")
 	}
-	for _, verb := range []string{"reload", "restart", "start"} {
-		if verb == "start" {
-			m.run("systemctl", "stop", "nftables.service")
-			m.awaitTable(t, "after a stop of nftables.service", false)
-		}
-		m.run("systemctl", verb, "nftables.service")
-		m.awaitTable(t, "after a "+verb+" of nftables.service", true)
-		if text := m.run("nft", "list", "set", "inet", "ntpveil", "learnt4"); strings.Contains(text, "192.0.2.0") {
-			t.Errorf("%s: nothing was flushed", verb)
+	for _, after := range []struct {
+		do    string
+		flush bool
+	}{
+		{do: "systemctl reload ntpveil-companion"},
+		{do: "systemctl reload nftables", flush: true},
+		{do: "systemctl restart nftables", flush: true},
+		{do: "systemctl stop nftables", flush: true},
+		{do: "systemctl start nftables", flush: true},
+		{do: "systemctl start firewalld && " + firewalldRuns, flush: true}, // stops nftables
+		{do: "systemctl restart firewalld && " + firewalldRuns},
+		// As the boot of a host that has firewalld.
+		{do: "systemctl enable firewalld; systemctl stop firewalld ntpveil-companion; systemctl start multi-user.target; " + firewalldRuns, flush: true},
+		{do: "systemctl disable --now firewalld; systemctl start nftables", flush: true},
+	} {
+		m.run("nft", "add", "element", "inet", "ntpveil", "learnt4", "{ 192.0.2.0 timeout 1h }")
+		m.run("sh", "-c", after.do)
+		m.awaitTable(t, "after "+after.do, true)
+		if learnt() == after.flush {
+			t.Errorf("%s: what was learnt is kept: %v", after.do, !after.flush)
 		}
 	}
+	m.run("systemctl", "stop", "ntpveil-companion.service")
+	m.run("systemctl", "restart", "nftables.service")
+	if out, _ := m.try("systemctl", "is-active", "ntpveil-companion.service"); strings.TrimSpace(out) != "inactive" {
+		t.Errorf("stopped, and %s after a restart of nftables.service", out)
+	}
+	m.run("systemctl", "start", "ntpveil-companion.service")
 	m.stopInReload(t)
 	if out, err := m.try("systemctl", "--failed", "--plain", "--no-legend", "list-units", "ntpveil*"); err != nil || strings.TrimSpace(out) != "" {
 		t.Errorf("failed: %s, %v", out, err)
 	}
-	m.run("apt-get", "-y", "remove", "ntpveil-companion")
+	m.run("mkdir", "-p", "/run/ntpveil-rules")
+	m.run("apt-get", "-y", "purge", "ntpveil-companion")
 	m.awaitTable(t, "after its removal", false)
+	if out := m.run("sh", "-c", "ls -d /run/ntpveil-rules /usr/lib/systemd/system/nftables.service.d 2>/dev/null || true"); out != "" {
+		t.Errorf("its purge left %s", out)
+	}
 }
 
 // stopInReload stops the companion while it reloads, as a restart of nftables.service
@@ -71,8 +91,8 @@ func (m *machine) stopInReload(t *testing.T) {
 	m.run("systemctl", "start", "ntpveil-companion.service")
 }
 
-// awaitTable looks until the table is there, or is not: what systemd propagates it
-// does in jobs of its own.
+// awaitTable looks until the table is there, or is not: what nftables.service starts is
+// a job of its own.
 func (m *machine) awaitTable(t *testing.T, when string, there bool) {
 	t.Helper()
 	for range 200 {

@@ -71,6 +71,7 @@ func TestCompanionPackage(t *testing.T) {
 		return err == nil || below == nil
 	}
 	for _, want := range []string{"bin/ntpveil", "lib/systemd/system/ntpveil-companion.service", "lib/systemd/system/ntpveil-companion-online.service",
+		"lib/systemd/system/nftables.service.d/ntpveil-companion.conf",
 		"share/man/man5/ntpveil-preset.5.gz", "share/ntpveil/presets/companion.toml", "share/doc/ntpveil-companion/third-party.txt.gz"} {
 		if !holds(want) {
 			t.Errorf("not in the package: %s", want)
