@@ -38,7 +38,7 @@ func Compile(s Shield) (Table, error) {
 		t.Chains = append(t.Chains, leaf(s))
 	}
 	t.Chains = append(t.Chains, closed(s))
-	if s.toOthers() == "others" { // behind all others: lists come last
+	if s.toOthers() == "others" { // behind all others: these lead to it
 		t.Chains = append(t.Chains, Chain{Name: "others", Rules: append(noting(), rule("and closed out", Goto{"closed"}))})
 	}
 	return t, nil
@@ -70,7 +70,17 @@ func (s Shield) SameFrame(o Shield) bool {
 }
 
 // Comment is the comment of the shield's table.
-func (s Shield) Comment() string { return "ntpveil shield, preset " + plain(s.Preset) }
+func (s Shield) Comment() string { return tableComment + plain(s.Preset) }
+
+const tableComment = "ntpveil shield, preset "
+
+// PresetOf is the preset that the comment of a table names, or empty.
+func PresetOf(table string) string {
+	if name, ok := strings.CutPrefix(table, tableComment); ok {
+		return name
+	}
+	return ""
+}
 
 // plain is text that nft can read back: it knows no escapes.
 func plain(s string) string {
@@ -322,9 +332,10 @@ func ends(s Shield, six bool) (out []Rule) {
 	return out
 }
 
-// toOthers is where a packet goes on that is closed out, but not from a neighbourhood.
+// toOthers is where a packet goes on that is closed out, but not from a neighbourhood
+// whose element counts it.
 func (s Shield) toOthers() string {
-	if s.counts() && (s.Choices.Everyone || len(s.Lists) > 0) {
+	if s.Choices.Everyone || len(s.Lists) > 0 || s.learns() != FromNothing {
 		return "others"
 	}
 	return "closed"

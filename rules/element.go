@@ -43,9 +43,7 @@ func (s Shield) Sets() []Set {
 
 // counts reports whether packets are dropped that neither an address's guard nor a
 // neighbourhood's element counts.
-func (s Shield) counts() bool {
-	return !s.alone() && (s.Choices.Everyone || s.Choices.leafed(s.Allow) || len(s.Lists) > 0)
-}
+func (s Shield) counts() bool { return s.toOthers() == "others" || s.Choices.leafed(s.Allow) }
 
 // counting are the sets of the networks that such packets come from. Whoever forges
 // source addresses can fill them: what does not fit is dropped all the same.

@@ -123,7 +123,7 @@ func recalls(s Shield, six bool) []closing {
 	four, bits := s.Choices.Lengths()
 	recall := func(field Field, bits int, set string) closing {
 		in := In{Fields: []Field{field}, Bits: bits, Set: set}
-		return closing{comment: "from a neighbourhood that was learnt", sieve: in, in: in}
+		return closing{comment: "from a neighbourhood that was learnt", sieve: in, in: in, to: s.toOthers()}
 	}
 	if !six {
 		return []closing{recall(SAddr4, four, learnt4)}

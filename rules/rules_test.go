@@ -189,12 +189,12 @@ func TestOthersAreCountedWhereTheyAreClosedOut(t *testing.T) {
 	leaf, served, alone, perimeter := sample(), sample(), sample(), sample()
 	leaf.Choices.Leaf = true
 	served.Choices.Leaf, served.Allow = true, []Service{{Proto: "udp", Port: 123}}
-	alone.Choices.Learn, alone.Choices.Everyone = FromOutput, true
+	alone.Choices.Learn, alone.Hold = FromOutput, time.Hour
 	perimeter.Choices.Everyone = true
 	for name, tt := range map[string]struct {
 		shield Shield
 		notes  int // rules that note
-	}{"neighbourhoods": {sample(), 0}, "leaf": {leaf, 2}, "leaf that serves": {served, 0}, "perimeter": {perimeter, 2}, "lists": {listed(), 2}, "without a daemon": {alone, 0}} {
+	}{"neighbourhoods": {sample(), 0}, "leaf": {leaf, 2}, "leaf that serves": {served, 0}, "perimeter": {perimeter, 2}, "lists": {listed(), 2}, "what the kernel learns": {alone, 2}} {
 		text := compile(t, tt.shield).String()
 		if n := strings.Count(text, "update @others"); n != tt.notes || strings.Contains(text, "set others6 {") != (n > 0) {
 			t.Errorf("%s: others are noted in %d rules, want %d", name, n, tt.notes)

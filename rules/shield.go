@@ -53,8 +53,8 @@ type Shield struct {
 }
 
 // Others are those whose packets were dropped, or would have been, for another
-// reason than a server that was asked: a perimeter, a list, or that nobody asked
-// for the NTP in them.
+// reason than a server that the daemon asked: a perimeter, a list, what the kernel
+// learnt, or that nobody asked for the NTP in them.
 type Others struct {
 	Dropped uint64  // packets of all that are remembered
 	Most    []Other // most first, at most MostOthers

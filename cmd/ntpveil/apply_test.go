@@ -410,7 +410,32 @@ func TestReportWhileObserving(t *testing.T) {
 		t.Errorf("%v: %s", err, out)
 	}
 	s.stop()
+	if out := h.must("report"); !strings.Contains(out, "Preset observe, shield observing: ") || !strings.Contains(out, "unknown") {
+		t.Errorf("without the daemon: %s", out)
+	}
+	h.must("remove")
 	h.refused(3, "does not run", "report")
+}
+
+// TestReportWithoutADaemon: what the companion dropped, by the network that it came from.
+func TestReportWithoutADaemon(t *testing.T) {
+	h := install(t, lab.Options{}, basics)
+	h.must("apply", "companion", "--confirm", "0")
+	network, err := h.lab.Scanner.Addr6.Prefix(48)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := h.nft("add", "element", "inet", "ntpveil", "learnt6", "{ "+network.Masked().Addr().String()+" timeout 1h }"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if _, err := h.lab.Scanner.Scan(t.Context(), lab.Scan{Target: h.lab.Host.Addr6, TCP: []uint16{80, 443}}); err != nil {
+		t.Fatal(err)
+	}
+	var r dropped
+	h.json(&r, "rules", "report", "--json")
+	if !r.Enforced || r.Preset != "companion" || r.Packets < 2 || len(r.Servers) != 0 || len(r.Others) != 1 || r.Others[0].Prefix != network.String() {
+		t.Errorf("%+v, want the scan from %s", r, network)
+	}
 }
 
 // TestReloadUnderAnAppliedPreset: the keys of [shield] are in force then, over the

@@ -133,7 +133,7 @@ func TestCompanionUnit(t *testing.T) {
 	if text := list(); text != first {
 		t.Errorf("reloaded over another version's table:\n%s", text)
 	}
-	does("Stop")
+	does("StopPost")
 	if text := list(); strings.TrimSpace(text) != "" {
 		t.Errorf("stopped:\n%s", text)
 	}

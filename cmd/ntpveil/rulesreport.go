@@ -2,16 +2,22 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"ntpveil/guard"
 	"ntpveil/guard/control"
+	"ntpveil/guard/nft"
+	"ntpveil/guard/sysclock"
+	"ntpveil/rules"
 )
 
 func rulesReportCmd(o *options) *cobra.Command {
@@ -19,12 +25,16 @@ func rulesReportCmd(o *options) *cobra.Command {
 		Use: "report", Short: "Show what was dropped, or would have been where the shield observes",
 		Long: "One line a server: what came from the neighbourhood that is closed because it was asked, and\n" +
 			"what came to the throw-away addresses that it alone was shown. Then the networks, each a /24 or a\n" +
-			"/48, from which a perimeter, a list or ntp.inbound kept most. Packets are counted by the kernel as\n" +
-			"long as the neighbourhood is closed, as long as the address is guarded, and of others until 25\n" +
-			"hours after the last one.",
+			"/48, from which a perimeter, a list, ntp.inbound or what the kernel learnt kept most. Packets are\n" +
+			"counted by the kernel as long as the neighbourhood is closed, as long as the address is guarded,\n" +
+			"and of others until 25 hours after the last one. Where no daemon runs, root reads the table that\n" +
+			"is there, as that of ntpveil-companion.",
 		Example: "  ntpveil rules report", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := o.call(cmd.Context(), "read counters", control.Request{Verb: "exposures"})
+			if errors.Is(err, control.ErrNotRunning) {
+				s, err = countedHere(err)
+			}
 			if err != nil {
 				return err
 			}
@@ -35,6 +45,48 @@ func rulesReportCmd(o *options) *cobra.Command {
 			return printDropped(cmd.OutOrStdout(), r)
 		},
 	}
+}
+
+// countedHere is what the table has counted that is there without a daemon, for those
+// who may look.
+func countedHere(without error) (*guard.Status, error) {
+	table, err := nft.Open(0)
+	if err != nil {
+		return nil, without
+	}
+	defer table.Close()
+	seen, err := table.Counted(sysclock.Mono())
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return nil, fmt.Errorf("%w; only root reads a table without it", without)
+	case err != nil:
+		return nil, fmt.Errorf("read counters: %w", err)
+	case seen.Mode == rules.Off:
+		return nil, without
+	}
+	return statusOf(seen), nil
+}
+
+// statusOf is as much of a status as was counted.
+func statusOf(seen rules.Shield) *guard.Status {
+	s := &guard.Status{Shield: guard.ShieldStatus{State: "observing", Preset: seen.Preset}, OthersDropped: seen.Others.Dropped}
+	if seen.Mode.Drops() {
+		s.Shield.State = "in force"
+	}
+	for _, h := range seen.Hoods {
+		one := guard.HoodStatus{Prefix: h.Prefix.String(), Dropped: h.Dropped}
+		if h.Server.IsValid() {
+			one.Server = h.Server.String()
+		}
+		s.Neighbourhoods = append(s.Neighbourhoods, one)
+	}
+	for _, e := range seen.Exposed {
+		s.Exposures = append(s.Exposures, guard.ExposureStatus{Address: e.Addr.String(), GuardedUntil: &time.Time{}, Probes: e.Dropped})
+	}
+	for _, x := range seen.Others.Most {
+		s.Others = append(s.Others, guard.OtherStatus{Prefix: x.Prefix.String(), Dropped: x.Dropped})
+	}
+	return s
 }
 
 // dropped is what the kernel counted.
@@ -100,7 +152,7 @@ func printDropped(w io.Writer, r dropped) error {
 	if !r.Enforced {
 		what = "would have been dropped if the shield were in force"
 	}
-	fmt.Fprintf(w, "Preset %s, shield %s: %d packets %s.\n\n", r.Preset, r.State, r.Packets, what)
+	fmt.Fprintf(w, "Preset %s, shield %s: %d packets %s.\n\n", cmp.Or(r.Preset, "unknown"), r.State, r.Packets, what)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "Server\tNeighbourhood\tFrom it\tAddresses shown\tProbed\tTo them")
 	for _, x := range r.Servers {

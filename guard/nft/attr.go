@@ -47,6 +47,20 @@ func each(b []byte) iter.Seq2[uint16, []byte] {
 	}
 }
 
+// within is the attribute that a path of types leads to, nil where there is none.
+func within(b []byte, path ...uint16) []byte {
+	for _, want := range path {
+		inner := []byte(nil)
+		for typ, data := range each(b) {
+			if typ == want {
+				inner = data
+			}
+		}
+		b = inner
+	}
+	return b
+}
+
 func textOf(b []byte) string {
 	for i, c := range b {
 		if c == 0 {

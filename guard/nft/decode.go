@@ -153,6 +153,18 @@ func decodeRule(b []byte) (table, chain string, handle uint64) {
 	return table, chain, handle
 }
 
+const verdictDrop = 0 // NF_DROP
+
+// dropsAtLast reports whether a rule ends in dropping or rejecting the packet.
+func dropsAtLast(b []byte) (drops bool) {
+	for _, e := range each(within(b, unix.NFTA_RULE_EXPRESSIONS)) {
+		name := textOf(within(e, unix.NFTA_EXPR_NAME))
+		code := within(e, unix.NFTA_EXPR_DATA, unix.NFTA_IMMEDIATE_DATA, unix.NFTA_DATA_VERDICT, unix.NFTA_VERDICT_CODE)
+		drops = name == "reject" || name == "immediate" && len(code) == 4 && u32Of(code) == verdictDrop
+	}
+	return drops
+}
+
 func decodeElements(b []byte) (out []elementSeen) {
 	for typ, data := range each(b) {
 		if typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {

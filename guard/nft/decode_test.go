@@ -36,6 +36,7 @@ func FuzzDecode(f *testing.F) {
 		decodeSet(body(data))
 		decodeChain(body(data))
 		decodeRule(body(data))
+		dropsAtLast(body(data))
 		held(time.Hour, decodeElements(body(data)))
 		for _, c := range decodeGeneration(body(data)).culprit() {
 			if c < ' ' || c > '~' {

@@ -105,6 +105,33 @@ func TestOthersAreCounted(t *testing.T) {
 	}
 }
 
+// TestWhatWasLearntIsCounted where no daemon has a part in the table, too.
+func TestWhatWasLearntIsCounted(t *testing.T) {
+	w := newWire(t)
+	w.listen("[::]:8080", "[::]:0")
+	all, errs := rules.ReadPresets(nil)
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	s := w.host.open(t)
+	for _, preset := range []string{"companion", "router"} {
+		shield := all[preset].Shield(rules.Facts{Outside: []string{"eth0"}})
+		must(t, s.Grow(mono(), shield))
+		w.host.nft(t, "", "add", "element", "inet", "ntpveil", "learnt6", "{ 2001:db8:5:: timeout 1h }")
+		for _, from := range []string{"2001:db8:5::1", "2001:db8:5:1::1", "2001:db8:6::1"} {
+			a := netip.MustParseAddr(from)
+			w.send(a, stable, 6, syn(a, stable, 8080), 64)
+		}
+		if got := w.answers(); len(got) != 1 {
+			t.Errorf("%s: %d answers, want that to the one from elsewhere", preset, len(got))
+		}
+		if got := others(seen(t, s).Others).String(); got != "2 [{2001:db8:5::/48 2}]" {
+			t.Errorf("%s: %s", preset, got)
+		}
+		must(t, s.Shrink(mono(), rules.Shield{}))
+	}
+}
+
 // TestFullSetOfOthers: whoever forges 16,384 sources has the next one neither pass nor
 // stop the drop, and the table can still be made anew.
 func TestFullSetOfOthers(t *testing.T) {

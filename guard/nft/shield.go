@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ntpveil/rules"
 )
 
@@ -239,6 +241,31 @@ func (s *Shield) Comment(now time.Duration) (string, error) {
 		return "", err
 	}
 	return s.st.table.comment, nil
+}
+
+// Counted is what the table has counted which is there, whoever made it, with its
+// mode and the name of its preset.
+func (s *Shield) Counted(now time.Duration) (rules.Shield, error) {
+	seen, err := s.Seen(now)
+	if err != nil || seen.Mode == rules.Off {
+		return rules.Shield{}, err
+	}
+	comment, err := s.Comment(now)
+	if err != nil {
+		return rules.Shield{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen.Mode, seen.Preset = rules.Observe, rules.PresetOf(comment)
+	err = s.conn.list(unix.NFT_MSG_GETRULE, ours(), func(b []byte) {
+		if table, chain, _ := decodeRule(b); table == rules.TableName && chain == "closed" && dropsAtLast(b) {
+			seen.Mode = rules.Enforce
+		}
+	})
+	if err != nil {
+		return rules.Shield{}, fmt.Errorf("read rules: %w", s.giveUp(err))
+	}
+	return seen, nil
 }
 
 // count reads the counters anew: of neighbourhoods, and those that it returns by

@@ -118,6 +118,11 @@ func sameBothWays(t *testing.T, w rules.Shield) {
 	if got.Mode != w.Mode || got.Choices != w.Choices || got.Hold != w.Hold || !slices.Equal(got.Facts.Own, w.Facts.Own) {
 		t.Errorf("seen %+v", got)
 	}
+	for _, table := range []*Shield{s, b.open(t)} {
+		if got, err := table.Counted(mono()); err != nil || got.Mode != w.Mode || got.Preset != w.Preset {
+			t.Errorf("counted: mode %s, preset %s, %v", got.Mode, got.Preset, err)
+		}
+	}
 	before := a.list(t)
 	must(t, s.Grow(mono(), w))
 	must(t, s.Shrink(mono(), w))
