@@ -28,7 +28,7 @@ func rulesReportCmd(o *options) *cobra.Command {
 			"/48, from which a perimeter, a list, ntp.inbound or what the kernel learnt kept most. Packets are\n" +
 			"counted by the kernel as long as the neighbourhood is closed, as long as the address is guarded,\n" +
 			"and of others until 25 hours after the last one. Where no daemon runs, root reads the table that\n" +
-			"is there, as that of ntpveil-companion.",
+			"is there, as that of ntpveil-companion. What was counted while the shield observed stays in the sum.",
 		Example: "  ntpveil rules report", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := o.call(cmd.Context(), "read counters", control.Request{Verb: "exposures"})
