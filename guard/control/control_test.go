@@ -203,7 +203,11 @@ func TestOwnCredentials(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	go func() { c, _ := net.Dial("unix", path); defer c.Close(); select {} }()
+	client, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
 	c, err := l.AcceptUnix()
 	if err != nil {
 		t.Fatal(err)

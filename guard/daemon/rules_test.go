@@ -27,11 +27,7 @@ func (f *fake) failing(stage string, err error) {
 
 // TestApplyWaitsForTheKernel: done means in force and on disk.
 func TestApplyWaitsForTheKernel(t *testing.T) {
-	f := newFake()
-	c, _ := f.choose("workstation")
-	f.conf = c
-	d, stop := run(t, f)
-	await(t, f, "READY=1")
+	f, d := workstation(t)
 	from := guard.Session{ID: "login 1"}
 	if err := d.OrderRules(t.Context(), "apply", "server", time.Hour, from); err != nil || f.preset() != "server" {
 		t.Fatalf("preset %s, error %v", f.preset(), err)
@@ -57,16 +53,11 @@ func TestApplyWaitsForTheKernel(t *testing.T) {
 	if err := d.OrderRules(t.Context(), "apply", "none", time.Hour, from); err == nil || err.Error() != "no such preset" {
 		t.Errorf("apply: %v", err)
 	}
-	_ = stop()
 }
 
 // TestApplyThatTheKernelRefuses is told why, and what was before is wished again.
 func TestApplyThatTheKernelRefuses(t *testing.T) {
-	f := newFake()
-	c, _ := f.choose("workstation")
-	f.conf = c
-	d, stop := run(t, f)
-	await(t, f, "READY=1")
+	f, d := workstation(t)
 	f.failing("grow", errors.New("the set is full"))
 	err := d.OrderRules(t.Context(), "apply", "server", time.Hour, guard.Session{ID: "login 1"})
 	if err == nil || !strings.Contains(err.Error(), "the set is full") {
@@ -76,16 +67,11 @@ func TestApplyThatTheKernelRefuses(t *testing.T) {
 	if s.Shield.Preset != "workstation" || s.Shield.ConfirmBy != nil {
 		t.Errorf("status %+v", s.Shield)
 	}
-	_ = stop()
 }
 
 // TestDiff compares what is seen with what would be wished, and changes nothing.
 func TestDiff(t *testing.T) {
-	f := newFake()
-	c, _ := f.choose("workstation")
-	f.conf = c
-	d, stop := run(t, f)
-	await(t, f, "READY=1")
+	f, d := workstation(t)
 	before, after, err := d.Diff(t.Context(), "workstation")
 	if err != nil || before != after || !strings.Contains(before, "preset workstation") {
 		t.Errorf("error %v, before\n%safter\n%s", err, before, after)
@@ -96,7 +82,16 @@ func TestDiff(t *testing.T) {
 	if _, _, err = d.Diff(t.Context(), "none"); err == nil {
 		t.Error("no error for a preset that there is not")
 	}
-	_ = stop()
+}
+
+// workstation is a daemon that runs with that preset.
+func workstation(t *testing.T) (*fake, *Daemon) {
+	t.Helper()
+	f := newFake()
+	f.conf, _ = f.choose("workstation")
+	d, _ := run(t, f)
+	await(t, f, "READY=1")
+	return f, d
 }
 
 // shielded reloads with these changes of [shield], and is what the kernel is asked for then.
@@ -126,10 +121,7 @@ func (f *fake) shielded(t *testing.T, d *Daemon, change func(*guard.Config)) rul
 // TestReloadUnderAnAppliedPreset: what [shield] says wins over a preset that was
 // applied as it does over a configured one, and what it says no more is the preset's.
 func TestReloadUnderAnAppliedPreset(t *testing.T) {
-	f := newFake()
-	f.conf, _ = f.choose("workstation")
-	d, stop := run(t, f)
-	await(t, f, "READY=1")
+	f, d := workstation(t)
 	from := guard.Session{ID: "login 1"}
 	if err := d.OrderRules(t.Context(), "apply", "lockdown", 0, from); err != nil {
 		t.Fatal(err)
@@ -151,7 +143,6 @@ func TestReloadUnderAnAppliedPreset(t *testing.T) {
 	}); said.Mode != rules.Enforce || !slices.Equal(said.Allow, own) || said.Preset != "lockdown" {
 		t.Errorf("without the keys: preset %s, mode %s, allow %v", said.Preset, said.Mode, said.Allow)
 	}
-	_ = stop()
 }
 
 // TestApplyDoesNotWaitForLists: they may not be what the configuration says for as

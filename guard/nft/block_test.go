@@ -106,10 +106,7 @@ func TestEveryLengthAtOnce(t *testing.T) {
 
 // TestBlockSwitchesWhole: what fails leaves the lists of before, and no set behind.
 func TestBlockSwitchesWhole(t *testing.T) {
-	k := newKernel(t)
-	s := k.open(t)
-	w := wish()
-	must(t, s.Grow(mono(), w))
+	k, s, w := inForce(t)
 	one := blockTo(t, s, w, many(5000, 48, true))
 	before := k.table(t)
 	two := guardtest.WriteList(t, many(3000, 24, false))
@@ -134,13 +131,19 @@ func TestBlockSwitchesWhole(t *testing.T) {
 	}
 }
 
+// inForce is a kernel with a wish in force.
+func inForce(t *testing.T) (*kernel, *Shield, rules.Shield) {
+	t.Helper()
+	k := newKernel(t)
+	s, w := k.open(t), wish()
+	must(t, s.Grow(mono(), w))
+	return k, s, w
+}
+
 // TestKernelRefusesAPart: an error in the middle of filling leaves the table as it
 // was.
 func TestKernelRefusesAPart(t *testing.T) {
-	k := newKernel(t)
-	s := k.open(t)
-	w := wish()
-	must(t, s.Grow(mono(), w))
+	k, s, w := inForce(t)
 	before := k.table(t)
 	l := guardtest.WriteList(t, many(9000, 24, false))
 	all, err := gather(t.Context(), []rules.List{l})
@@ -178,10 +181,7 @@ func TestListThatIsAPipe(t *testing.T) {
 
 // TestGivingUp leaves nothing behind.
 func TestGivingUp(t *testing.T) {
-	k := newKernel(t)
-	s := k.open(t)
-	w := wish()
-	must(t, s.Grow(mono(), w))
+	k, s, w := inForce(t)
 	before := k.table(t)
 	l := guardtest.WriteList(t, many(9000, 24, false))
 	all, err := gather(t.Context(), []rules.List{l})
@@ -204,10 +204,7 @@ func TestGivingUp(t *testing.T) {
 
 // TestMeddlingWithLists is mended: an element that somebody took away is put back.
 func TestMeddlingWithLists(t *testing.T) {
-	k := newKernel(t)
-	s := k.open(t)
-	w := wish()
-	must(t, s.Grow(mono(), w))
+	k, s, w := inForce(t)
 	l := blockTo(t, s, w, many(3000, 24, false))
 	w.Lists = []rules.List{l}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -235,10 +232,7 @@ func TestMeddlingWithLists(t *testing.T) {
 
 // TestAnotherFrameKeepsLists, and a table that has to be made anew gets them back.
 func TestAnotherFrameKeepsLists(t *testing.T) {
-	k := newKernel(t)
-	s := k.open(t)
-	w := wish()
-	must(t, s.Grow(mono(), w))
+	k, s, w := inForce(t)
 	l := blockTo(t, s, w, many(500, 40, true))
 	w.Lists = []rules.List{l}
 	set := rules.BlockedSet(w.Lists, true, 40)
