@@ -172,7 +172,7 @@ func (c *change) apply(what string, p rules.Preset, confirm time.Duration) error
 	}
 	var shield rules.Shield
 	if c.alone {
-		if shield, err = onThisHost(p, c.stderr); err != nil {
+		if shield, err = c.o.onThisHost(p, c.stderr); err != nil {
 			return err
 		}
 		if why := c.session.WhyCut(p.Name, shield); why != "" {

@@ -417,6 +417,23 @@ func TestReportWhileObserving(t *testing.T) {
 	h.refused(3, "does not run", "report")
 }
 
+// TestShieldWinsWithoutADaemon: its keys are over the preset that is applied, rendered
+// and compared with.
+func TestShieldWinsWithoutADaemon(t *testing.T) {
+	h := install(t, lab.Options{}, basics+"[shield]\nallow = [\"tcp/22\", \"tcp/8443\"]\ntrusted = [\"203.0.113.0/24\"]\nmode = \"observe\"\n")
+	said := func(table string) bool {
+		return preset("lockdown")(table) && strings.Contains(table, "tcp dport { 22, 8443 }") && strings.Contains(table, "203.0.113.0/24") && strings.Contains(table, "observing, not dropped")
+	}
+	if text := h.must("render", "lockdown"); !said(text) {
+		t.Errorf("rendered:\n%s", text)
+	}
+	h.must("apply", "lockdown", "--confirm", "0")
+	h.awaitTable("applied", 0, said)
+	if text := h.must("diff", "lockdown"); text != "" {
+		t.Errorf("what is applied differs:\n%s", text)
+	}
+}
+
 // TestReportWithoutADaemon: what the companion dropped, by the network that it came from.
 func TestReportWithoutADaemon(t *testing.T) {
 	h := install(t, lab.Options{}, basics)

@@ -67,7 +67,7 @@ func (o *options) diff(ctx context.Context, p rules.Preset, stderr io.Writer) (c
 	case !errors.Is(err, control.ErrNotRunning):
 		return control.Diff{}, err
 	}
-	table, err := render(p, stderr)
+	table, err := o.render(p, stderr)
 	if err != nil {
 		return control.Diff{}, err
 	}

@@ -114,6 +114,8 @@ func rulesRenderCmd(o *options) *cobra.Command {
 	var replace, renew bool
 	cmd := &cobra.Command{
 		Use: "render PRESET", Short: "Print the rules that a preset makes on this host, as nft reads them",
+		Long: "With what [shield] of the configuration says in place of the preset's own keys, but without\n" +
+			"shield.files, which the daemon loads.",
 		Example:           "  ntpveil rules render router | less\n  ntpveil rules render companion --replace | nft -f -",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: o.presetNames,
@@ -125,7 +127,7 @@ func rulesRenderCmd(o *options) *cobra.Command {
 			if replace && renew {
 				return usageError{errors.New("render preset: --replace and --renew exclude one another")}
 			}
-			table, err := render(p, cmd.ErrOrStderr())
+			table, err := o.render(p, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -149,16 +151,21 @@ func rulesRenderCmd(o *options) *cobra.Command {
 }
 
 // render compiles a preset with the facts of this host.
-func render(p rules.Preset, stderr io.Writer) (rules.Table, error) {
-	s, err := onThisHost(p, stderr)
+func (o *options) render(p rules.Preset, stderr io.Writer) (rules.Table, error) {
+	s, err := o.onThisHost(p, stderr)
 	if err != nil {
 		return rules.Table{}, err
 	}
 	return rules.Compile(s)
 }
 
-// onThisHost is the rule set of a preset with the facts of this host.
-func onThisHost(p rules.Preset, stderr io.Writer) (rules.Shield, error) {
+// onThisHost is the rule set of a preset with what [shield] says over it and the facts
+// of this host.
+func (o *options) onThisHost(p rules.Preset, stderr io.Writer) (rules.Shield, error) {
+	p, err := config.Over(o.config, o.given, p)
+	if err != nil {
+		return rules.Shield{}, usageError{err}
+	}
 	host, err := ipaddr.Look(ipaddr.Options{}, "")
 	if err != nil {
 		return rules.Shield{}, fmt.Errorf("render preset %s: %w", p.Name, err)

@@ -105,9 +105,13 @@ func (d *draft) choose(known rules.Presets, written map[string]place, at func(ke
 			take()
 		}
 	}
-	said := func(key string) bool { _, set := written["shield."+key]; return set }
-	d.Written = guard.Written{Mode: said("mode"), Hold: said("hold"), Allow: said("allow"), Trusted: said("trusted"), Owner: said("owner"), LogGroup: said("log_group")}
+	d.Written = saidOf(written)
 	return nil
+}
+
+func saidOf(written map[string]place) guard.Written {
+	said := func(key string) bool { _, set := written["shield."+key]; return set }
+	return guard.Written{Mode: said("mode"), Hold: said("hold"), Allow: said("allow"), Trusted: said("trusted"), Owner: said("owner"), LogGroup: said("log_group")}
 }
 
 // path checks where a file of ours may be. As root we would replace what is

@@ -272,6 +272,26 @@ func TestSocketOfABrokenConfiguration(t *testing.T) {
 	}
 }
 
+// TestOverWithoutADaemon: [shield] wins over a preset, whatever is wrong elsewhere.
+func TestOverWithoutADaemon(t *testing.T) {
+	dir := t.TempDir()
+	main := filepath.Join(dir, "ntpveil.toml")
+	p := workstation(t)
+	write(t, main, "[time]\nuse = 0\n[shield]\nallow = [\"tcp/8443\"]\nmode = \"observe\"\npreset = \"none\"\n")
+	write(t, filepath.Join(dir, "conf.d", "a.toml"), "[shield]\ntrusted = [\"2001:db8::/32\"]\nmode = \"off\"\n")
+	got, err := Over(main, true, p)
+	if err != nil || len(got.Allow) != 1 || got.Allow[0].Port != 8443 || len(got.Trusted) != 1 || got.Mode != p.Mode || got.Hold != p.Hold || got.Name != p.Name {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := Over(filepath.Join(dir, "sub", "none.toml"), false, p); err != nil || !reflect.DeepEqual(got, p) {
+		t.Errorf("no file: %+v, %v", got, err)
+	}
+	write(t, main, "[shield]\nallow = [\"tcp/0\"]\nhold = 3\n")
+	if _, err := Over(main, true, p); err == nil || strings.Count(err.Error(), main+":") != 2 {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestEffectiveIsTheSame(t *testing.T) {
 	for _, text := range []string{some, "[time]\npools = []\ndhcp = \"join\"\n", "[time]\npools = [\"2.x.example\"]\ndhcp = \"off\"\nuse = 2\nmin_agree = 2\n[shield]\nmode = \"off\"\ntrusted = [\"::/0\"]\n[address]\ninterface = \"eth0\""} {
 		c := parse(t, text)

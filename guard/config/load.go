@@ -86,6 +86,29 @@ func Socket(path string, named bool) (string, error) {
 	return socket, nil
 }
 
+// Over is a preset with what [shield] of a configuration says in place of its own,
+// for rules that no daemon puts up: what else is wrong with that hinders nobody. The
+// error is of type Errors.
+func Over(path string, named bool, p rules.Preset) (rules.Preset, error) {
+	files, errs := gather(path, named)
+	d, written := defaults(), map[string]place{}
+	for _, f := range files {
+		entries, bad := strict.Read(f, isTable)
+		errs = append(errs, bad...)
+		for _, e := range entries {
+			if tableOf(e.Key) == "shield" {
+				written[e.Key] = e.At
+				errs = append(errs, d.set(e)...)
+			}
+		}
+	}
+	if len(errs) > 0 {
+		return p, errs.Sorted(files)
+	}
+	d.Written = saidOf(written)
+	return d.Over(p), nil
+}
+
 // gather reads the files of a configuration: at least one, or an error.
 func gather(path string, named bool) (files []File, errs Errors) {
 	add := func(path string, must bool) {
