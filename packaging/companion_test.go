@@ -59,6 +59,7 @@ func TestCompanionOnRealSystemd(t *testing.T) {
 		t.Errorf("stopped, and %s after a restart of nftables.service", out)
 	}
 	m.run("systemctl", "start", "ntpveil-companion.service")
+	m.observes(t)
 	m.stopInReload(t)
 	if out, err := m.try("systemctl", "--failed", "--plain", "--no-legend", "list-units", "ntpveil*"); err != nil || strings.TrimSpace(out) != "" {
 		t.Errorf("failed: %s, %v", out, err)
@@ -69,6 +70,17 @@ func TestCompanionOnRealSystemd(t *testing.T) {
 	if out := m.run("sh", "-c", "ls -d /run/ntpveil-rules /usr/lib/systemd/system/nftables.service.d 2>/dev/null || true"); out != "" {
 		t.Errorf("its purge left %s", out)
 	}
+}
+
+// observes has the companion drop nothing, as a fleet begins with it.
+func (m *machine) observes(t *testing.T) {
+	t.Helper()
+	m.write("/etc/ntpveil/ntpveil.toml", "[shield]\nmode = \"observe\"\n")
+	m.run("systemctl", "reload", "ntpveil-companion.service")
+	if out := m.run("ntpveil", "rules", "report"); !strings.HasPrefix(out, "Preset companion, shield observing: ") {
+		t.Errorf("rules report: %s", out)
+	}
+	m.run("rm", "/etc/ntpveil/ntpveil.toml")
 }
 
 // stopInReload stops the companion while it reloads, as a restart of nftables.service
