@@ -303,6 +303,7 @@ func keepsTheSavedClock(t *testing.T, m *machine, _ *network) {
 	m.run("chown", "-R", "nobody", "/var/lib/systemd/timesync")
 	m.write("/etc/ntpveil/conf.d/observe.toml", "[time]\nservers = [\"2001:db8:ffff::1\"]\n")
 	m.run("systemctl", "start", "ntpveil")
+	m.run("sh", "-c", "for i in $(seq 6); do systemctl restart ntpveil || exit; done") // an admin in a hurry
 	if owner := m.run("stat", "--format=%U", saved); owner != "ntpveil\n" {
 		t.Errorf("the saved clock belongs to %s", owner)
 	}

@@ -70,10 +70,12 @@ const ownCgroups = `umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs
 // cgroup take each other's processes for theirs.
 func cgroup(t *testing.T) string {
 	t.Helper()
-	path := "/sys/fs/cgroup/ntpveil-test-" + pid()
-	run(t, "unshare", "-m", "--propagation", "private", "sh", "-c", ownCgroups, "sh", "mkdir", path)
-	t.Cleanup(func() {
-		run(t, "unshare", "-m", "--propagation", "private", "sh", "-c", ownCgroups, "sh", "find", path, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";")
+	inside := func(script string, args ...string) string {
+		return run(t, "unshare", append([]string{"-m", "--propagation", "private", "sh", "-c", ownCgroups, "sh", "sh", "-c", script}, args...)...)
+	}
+	path := strings.TrimSpace(inside("mktemp -d /sys/fs/cgroup/ntpveil-test-XXXXXX"))
+	t.Cleanup(func() { // the last processes may be on their way out
+		inside(`for i in $(seq 100); do find "$0" -depth -type d -exec rmdir {} \; 2>/dev/null; [ -d "$0" ] || exit 0; sleep 0.1; done`, path)
 	})
 	return path
 }
