@@ -131,6 +131,25 @@ func TestExitStatus(t *testing.T) {
 	}
 }
 
+// TestComplaints: every line of an error says whose it is, a wrong usage names its
+// command and the remedy, and nothing that was written steers the terminal.
+func TestComplaints(t *testing.T) {
+	for want, args := range map[string][]string{
+		"ntpveil: read command line: unknown command \"statu\" for \"ntpveil\"; `ntpveil --help` shows how\n":           {"statu"},
+		"ntpveil: rules: unknown command \"nosuch\" for \"ntpveil rules\"; `ntpveil rules --help` shows how\n":          {"rules", "nosuch"},
+		"ntpveil: rules show: accepts 1 arg(s), received 0; `ntpveil rules show --help` shows how\n":                    {"rules", "show"},
+		"ntpveil: sync: unknown flag: --stop; `ntpveil sync --help` shows how\n":                                        {"sync", "--stop"},
+		"ntpveil: find preset \\x1b[31m\\u202e\nntpveil: x: there are [companion lockdown observe router server workst": {"rules", "show", "\x1b[31m\u202e\nx"},
+	} {
+		if code, out, stderr := cli(t, args...); code != 2 || out != "" || !strings.HasPrefix(stderr, want) {
+			t.Errorf("ntpveil %q: %d %q %q, want %q", args, code, out, stderr, want)
+		}
+	}
+	if _, _, stderr := cli(t, "query", "\x1b:0"); strings.Contains(stderr, "\x1b") || !strings.Contains(stderr, `ntpveil: query \x1b:0: port`) {
+		t.Errorf("%q", stderr)
+	}
+}
+
 // TestDaemonThatCannotStart: what cannot be opened is an error in words, with
 // what was opened before closed again, and no panic.
 func TestDaemonThatCannotStart(t *testing.T) {

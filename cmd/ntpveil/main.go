@@ -9,8 +9,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -58,13 +60,37 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func report(w io.Writer, err error) {
 	var bad config.Errors
-	if errors.As(err, &bad) {
+	switch {
+	case errors.As(err, &bad):
 		for _, e := range bad {
-			fmt.Fprintf(w, "ntpveil: %s\n", e)
+			complain(w, e.Error())
 		}
-		return
+	case errors.Is(err, context.Canceled):
+		complain(w, strings.ReplaceAll(err.Error(), context.Canceled.Error(), "interrupted"))
+	default:
+		complain(w, err.Error())
 	}
-	fmt.Fprintf(w, "ntpveil: %s\n", strings.TrimSpace(err.Error()))
+}
+
+// complain prints an error, of which every line says whose it is. What stands in it may
+// be anybody's, and steers no terminal.
+func complain(w io.Writer, text string) {
+	for line := range strings.Lines(strings.TrimSpace(text)) {
+		fmt.Fprintf(w, "ntpveil: %s\n", printable(strings.TrimSuffix(line, "\n")))
+	}
+}
+
+// printable writes what a terminal would obey as Go's escapes.
+func printable(text string) string {
+	var out strings.Builder
+	for _, r := range text {
+		if !unicode.IsPrint(r) {
+			out.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		} else {
+			out.WriteRune(r)
+		}
+	}
+	return out.String()
 }
 
 func exitCode(err error) int {
@@ -107,7 +133,7 @@ leaves. It takes the place of systemd-timesyncd.`,
 	}
 	root.PersistentFlags().StringVar(&o.config, "config", "/etc/ntpveil/ntpveil.toml", "configuration `file`")
 	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) { o.given = cmd.Flags().Changed("config") }
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(wrong)
 	root.SetVersionTemplate("ntpveil {{.Version}}\n")
 	root.AddCommand(commands(o)...)
 	root.SetHelpCommand(helpCmd(root))
@@ -131,10 +157,19 @@ func commands(o *options) []*cobra.Command {
 func usage(args cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, given []string) error {
 		if err := args(cmd, given); err != nil {
-			return usageError{err}
+			return wrong(cmd, err)
 		}
 		return nil
 	}
+}
+
+// wrong is a wrong usage of a command, with the remedy.
+func wrong(cmd *cobra.Command, err error) error {
+	what := "read command line"
+	if cmd.HasParent() {
+		_, what, _ = strings.Cut(cmd.CommandPath(), " ")
+	}
+	return usageError{fmt.Errorf("%s: %w; `%s --help` shows how", what, err, cmd.CommandPath())}
 }
 
 func jsonFlag(cmd *cobra.Command, o *options) {

@@ -71,7 +71,7 @@ func (o *options) printAnswer(cmd *cobra.Command, l answerLine) (err error) {
 	case o.json:
 		return printJSON(cmd.OutOrStdout(), l)
 	case l.Failed != "":
-		_, err = fmt.Fprintf(cmd.ErrOrStderr(), "ntpveil: query %s: %s\n", l.Server, l.Failed)
+		complain(cmd.ErrOrStderr(), fmt.Sprintf("query %s: %s", l.Server, l.Failed))
 	default:
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %+.6f +/- %.6f %s %s s%d %s\n", l.Time.Local().Format("2006-01-02 15:04:05.000000 (-0700)"),
 			l.Offset, l.Error, l.Server, l.Address, l.Stratum, l.Leap)

@@ -27,7 +27,7 @@ func rulesCmd(o *options) *cobra.Command {
 		Example: "  ntpveil rules diff server                   what would change\n" +
 			"  ntpveil rules apply server --confirm 60s    and back after a minute, unless\n" +
 			"  ntpveil rules confirm                       comes from a new login",
-		Args: usage(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	for _, c := range []*cobra.Command{rulesListCmd(o), rulesShowCmd(o), rulesRenderCmd(o), rulesDiffCmd(o), rulesReportCmd(o),
