@@ -4,13 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/spf13/cobra"
 
 	"ntpveil/guard"
 	"ntpveil/guard/control"
@@ -275,10 +274,8 @@ func TestNothingMeasured(t *testing.T) {
 // what the servers see.
 func TestQueryAsJSON(t *testing.T) {
 	var out bytes.Buffer
-	cmd := &cobra.Command{}
-	cmd.SetOut(&out)
 	at := time.Date(2026, 11, 1, 12, 0, 0, 5e8, time.UTC)
-	if err := (&options{json: true}).printAnswer(cmd, answerLine{Server: "a", Answer: &Answer{Time: at, Stratum: 2}}); err != nil {
+	if err := printJSON(&out, answerLine{Server: "a", Answer: &Answer{Time: at, Stratum: 2}}); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(out.String(), `"time": "2026-11-01T12:00:00.5Z"`) || !strings.Contains(out.String(), `"offset_s": 0`) {
@@ -290,5 +287,18 @@ func TestQueryAsJSON(t *testing.T) {
 	}
 	if code, text, stderr = cli(t, "query", "[::1]:0"); code != 1 || text != "" || !strings.Contains(stderr, "ntpveil: query [::1]:0: port") {
 		t.Errorf("%d %q %q", code, text, stderr)
+	}
+	var both []answerLine // one value, however many are asked
+	if _, text, _ = cli(t, "query", "--json", "[::1]:0", "[fe80::1%nosuch]"); json.Unmarshal([]byte(text), &both) != nil || len(both) != 2 || both[1].Address != "fe80::1%nosuch" {
+		t.Errorf("%q", text)
+	}
+	if _, _, stderr = cli(t, "query", "fe80::1%nosuch"); !strings.Contains(stderr, "query fe80::1%nosuch: open socket to [fe80::1%nosuch]:123: connect: ") {
+		t.Errorf("%q", stderr)
+	}
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	var errs bytes.Buffer
+	if code := run(stopped, []string{"query", "[::1]:0", "[::1]:0"}, io.Discard, &errs); code != 1 || !strings.HasSuffix(errs.String(), "the servers see it\nntpveil: query [::1]:0: interrupted\n") {
+		t.Errorf("%d %q", code, errs.String())
 	}
 }

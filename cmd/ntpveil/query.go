@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -45,14 +46,25 @@ func queryCmd(o *options) *cobra.Command {
 		Example: "  ntpveil query 2.debian.pool.ntp.org\n  ntpveil query --json [2001:db8::1]:123",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			fmt.Fprintln(cmd.ErrOrStderr(), "ntpveil: asking from the stable address: the servers see it")
-			failed := 0
+			complain(cmd.ErrOrStderr(), "asking from the stable address: the servers see it")
+			lines, failed := []answerLine{}, 0
 			for _, name := range args {
 				line := ask(cmd.Context(), name)
+				if err := cmd.Context().Err(); err != nil {
+					return fmt.Errorf("query %s: %w", name, err)
+				}
 				if line.Failed != "" {
 					failed++
 				}
-				if err := o.printAnswer(cmd, line); err != nil {
+				if lines = append(lines, line); o.json {
+					continue
+				}
+				if err := printAnswer(cmd, line); err != nil {
+					return err
+				}
+			}
+			if o.json {
+				if err := printJSON(cmd.OutOrStdout(), lines); err != nil {
 					return err
 				}
 			}
@@ -66,16 +78,13 @@ func queryCmd(o *options) *cobra.Command {
 	return cmd
 }
 
-func (o *options) printAnswer(cmd *cobra.Command, l answerLine) (err error) {
-	switch {
-	case o.json:
-		return printJSON(cmd.OutOrStdout(), l)
-	case l.Failed != "":
+func printAnswer(cmd *cobra.Command, l answerLine) (err error) {
+	if l.Failed != "" {
 		complain(cmd.ErrOrStderr(), fmt.Sprintf("query %s: %s", l.Server, l.Failed))
-	default:
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %+.6f +/- %.6f %s %s s%d %s\n", l.Time.Local().Format("2006-01-02 15:04:05.000000 (-0700)"),
-			l.Offset, l.Error, l.Server, l.Address, l.Stratum, l.Leap)
+		return nil
 	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %+.6f +/- %.6f %s %s s%d %s\n", l.Time.Local().Format("2006-01-02 15:04:05.000000 (-0700)"),
+		l.Offset, l.Error, l.Server, l.Address, l.Stratum, l.Leap)
 	return err
 }
 
@@ -106,7 +115,9 @@ func ask(ctx context.Context, name string) answerLine {
 // without a port.
 func find(ctx context.Context, name string) (netip.AddrPort, error) {
 	host, port := name, uint16(123)
-	if h, p, err := net.SplitHostPort(name); err == nil {
+	if bare, ok := strings.CutPrefix(name, "["); ok && strings.HasSuffix(bare, "]") {
+		host = strings.TrimSuffix(bare, "]")
+	} else if h, p, err := net.SplitHostPort(name); err == nil {
 		n, err := strconv.ParseUint(p, 10, 16)
 		if err != nil || n == 0 {
 			return netip.AddrPort{}, fmt.Errorf("port %q: a number from 1 to 65535", p)

@@ -120,11 +120,14 @@ func (s *story) without() error {
 	if err != nil {
 		return fmt.Errorf("query without the guard: %w", err)
 	}
-	var answer answerLine
-	if err := json.Unmarshal(out, &answer); err != nil {
+	var answers []answerLine
+	if err := json.Unmarshal(out, &answers); err != nil {
 		return fmt.Errorf("query without the guard: %w", err)
 	}
-	s.claim(answer.Failed == "", "the answer came, offset %+.6f s", answer.Offset)
+	if len(answers) != 1 || answers[0].Answer == nil {
+		return fmt.Errorf("query without the guard: no figures in %s", out)
+	}
+	s.claim(answers[0].Failed == "", "the answer came, offset %+.6f s", answers[0].Offset)
 	told, err := s.told()
 	if err != nil {
 		return err

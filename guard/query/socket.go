@@ -24,13 +24,14 @@ const udpHeader = 8
 // leaves the choice to the kernel. No option that shows on the wire is set. With a
 // device it sends and hears by that one alone.
 func open(ctx context.Context, from, to netip.AddrPort, device string, nonce [8]byte) (*net.UDPConn, error) {
+	what := "open socket to " + to.String()
 	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error { return prepare(raw, device, nonce) }}
 	if from.IsValid() {
-		d.LocalAddr = net.UDPAddrFromAddrPort(from)
+		d.LocalAddr, what = net.UDPAddrFromAddrPort(from), fmt.Sprintf("open socket from %s to %s", from, to)
 	}
 	c, err := d.DialContext(ctx, "udp", to.String())
 	if err != nil {
-		return nil, fmt.Errorf("open socket from %s to %s: %w", from, to, cause(err))
+		return nil, fmt.Errorf("%s: %w", what, cause(err))
 	}
 	return c.(*net.UDPConn), nil
 }
