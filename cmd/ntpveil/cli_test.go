@@ -99,8 +99,9 @@ func TestExitStatus(t *testing.T) {
 		{"check /nonexistent/ntpveil.toml", 2, "read configuration: no such file or directory"},
 		{"dance", 2, "unknown command"},
 		{"help dance", 2, "unknown command"},
-		{"help status servers", 2, "accepts at most 1 arg"},
+		{"help status servers", 2, "unknown command \"status servers\""},
 		{"help status", 0, ""},
+		{"help rules apply", 0, ""},
 		{"completion", 2, "accepts 1 arg"},
 		{"completion csh", 2, "invalid argument"},
 		{"completion zsh", 0, ""},
@@ -165,6 +166,16 @@ func TestEveryCommandHasAnExample(t *testing.T) {
 		if c.Short == "" || !strings.Contains(c.Example, "ntpveil "+c.Name()) {
 			t.Errorf("%s: short %q, example %q", c.Name(), c.Short, c.Example)
 		}
+	}
+}
+
+// TestHelpOfSubcommands is complete, and so is its completion.
+func TestHelpOfSubcommands(t *testing.T) {
+	if _, out, _ := cli(t, "help", "rules", "apply"); !strings.Contains(out, "ntpveil rules apply PRESET") {
+		t.Error(out)
+	}
+	if _, out, _ := cli(t, "__complete", "help", "rules", ""); !strings.Contains(out, "revert\t") || strings.Contains(out, "watch") {
+		t.Error(out)
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -10,13 +11,24 @@ import (
 // error, as everywhere.
 func helpCmd(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
-		Use: "help [COMMAND]", Short: "Print the help of a command",
-		Example: "  ntpveil help status",
-		Args:    usage(cobra.MaximumNArgs(1)),
+		Use: "help [COMMAND]...", Short: "Print the help of a command",
+		Example: "  ntpveil help status\n  ntpveil help rules apply",
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) (names []string, _ cobra.ShellCompDirective) {
+			found, left, err := root.Find(args)
+			if err != nil || len(left) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			for _, c := range found.Commands() {
+				if c.IsAvailableCommand() {
+					names = append(names, c.Name()+"\t"+c.Short)
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
 		RunE: func(_ *cobra.Command, args []string) error {
 			found, left, err := root.Find(args)
 			if err != nil || len(left) > 0 {
-				return usageError{fmt.Errorf("help: unknown command %q", args[0])}
+				return usageError{fmt.Errorf("help: unknown command %q", strings.Join(args, " "))}
 			}
 			return found.Help()
 		},
