@@ -37,14 +37,15 @@ func Ask(ctx context.Context, path string, r Request) (rep Reply, err error) {
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if err := json.NewEncoder(c).Encode(r); err != nil {
-		return rep, fmt.Errorf("send request: %w", err)
-	}
+	sent := json.NewEncoder(c).Encode(r) // a daemon that has no place replies without having read
 	line, err := bufio.NewReader(io.LimitReader(c, maxReply)).ReadBytes('\n')
-	if err != nil {
-		if ctx.Err() != nil {
-			return rep, ctx.Err()
-		}
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return rep, ctx.Err()
+	case sent != nil:
+		return rep, fmt.Errorf("send request: %w", sent)
+	default:
 		return rep, fmt.Errorf("read reply: %w", err)
 	}
 	return read(line)

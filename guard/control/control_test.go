@@ -27,10 +27,10 @@ type fake struct {
 	looks   int
 }
 
-func (f *fake) Status(context.Context) (guard.Status, <-chan struct{}, error) {
+func (f *fake) Status(ctx context.Context) (guard.Status, <-chan struct{}, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.status, f.changed, nil
+	return f.status, f.changed, ctx.Err()
 }
 
 func (f *fake) Look(context.Context) error { f.looks++; return nil }
@@ -119,8 +119,10 @@ func TestOrdersAndRefusals(t *testing.T) {
 
 func TestWaitsync(t *testing.T) {
 	f, path := serve(t, everyone)
-	if _, err := Call(t.Context(), path, Request{Verb: "waitsync", For: "20ms"}); err == nil || !strings.Contains(err.Error(), "in time") {
-		t.Errorf("not synchronised: %v", err)
+	for _, length := range []string{"20ms", "1ns"} {
+		if _, err := Call(t.Context(), path, Request{Verb: "waitsync", For: length}); err == nil || !strings.Contains(err.Error(), "in time") {
+			t.Errorf("not synchronised in %s: %v", length, err)
+		}
 	}
 	done := make(chan error, 1)
 	go func() { _, err := Call(t.Context(), path, Request{Verb: "waitsync"}); done <- err }()
@@ -336,8 +338,8 @@ func TestNobodyKeepsRootOut(t *testing.T) {
 		if verb == "waitsync" {
 			return c, true
 		}
-		_, err := bufio.NewReader(c).ReadString('\n')
-		return c, err == nil
+		reply, err := bufio.NewReader(c).ReadString('\n')
+		return c, err == nil && !strings.Contains(reply, "too many")
 	}
 	var first net.Conn
 	for uid := range uint32(10) {
@@ -350,6 +352,10 @@ func TestNobodyKeepsRootOut(t *testing.T) {
 	}
 	if _, ok := ask(peer{uid: 2000}, "status"); ok {
 		t.Error("the places of everyone have no end")
+	}
+	whos <- peer{uid: 2000}
+	if _, err := Call(t.Context(), path, Request{Verb: "status"}); err == nil || err.Error() != "too many ask at a time: try again" {
+		t.Errorf("without a place: %v", err)
 	}
 	if _, ok := ask(peer{rank: root}, "arm"); !ok {
 		t.Error("root is kept out")

@@ -103,6 +103,8 @@ func (s *Server) Serve(ctx context.Context, d Daemon) error {
 		}
 		who := s.peerOf(c)
 		if !room.take(who) {
+			_ = c.SetWriteDeadline(time.Now().Add(rest)) // the buffer of a new connection has room
+			(&session{conn: c}).send(Reply{Error: "too many ask at a time: try again"})
 			_ = c.Close()
 			continue
 		}
@@ -157,13 +159,17 @@ func (s *session) read(ctx context.Context) ([]byte, error) {
 }
 
 func (s *session) reply(ctx context.Context, r Reply) bool {
-	b, err := json.Marshal(r)
-	if err != nil {
-		return false
-	}
 	_ = s.conn.SetWriteDeadline(time.Now().Add(readWithin))
 	if ctx.Err() != nil {
 		_ = s.conn.SetWriteDeadline(time.Now().Add(writeAtEnd))
+	}
+	return s.send(r)
+}
+
+func (s *session) send(r Reply) bool {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return false
 	}
 	_, err = s.conn.Write(append(b, '\n'))
 	return err == nil
@@ -239,7 +245,7 @@ func (s *session) wait(ctx context.Context, length time.Duration) Reply {
 	ctx, cancel := context.WithTimeout(ctx, length)
 	defer cancel()
 	for {
-		st, changed, err := s.d.Status(ctx)
+		st, changed, err := s.d.Status(ended) // however short the time: it is what is replied
 		if err != nil || st.Synchronized {
 			return s.status(st, err)
 		}
