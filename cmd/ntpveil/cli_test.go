@@ -117,7 +117,7 @@ func TestExitStatus(t *testing.T) {
 		{"waitsync --timeout 25h", 2, "--timeout takes a time"},
 		{"--config " + good + " status", 3, "the daemon does not run"},
 		{"--config " + good + " sync", 3, "`systemctl start ntpveil` starts it"},
-		{"--config " + good + " disarm --for 1h", 3, "`nft delete table inet ntpveil` removes what it left"},
+		{"--config " + good + " disarm --for 1h", 3, "`ntpveil rules remove` removes what it left"},
 		{"--config " + bad + " status", 3, filepath.Dir(bad)}, // its own socket, whatever else is wrong
 		{"--config " + bad + " daemon", 2, ":1:1: unknown key"},
 	} {

@@ -23,7 +23,7 @@ func (o *options) call(ctx context.Context, what string, r control.Request) (*gu
 	s, err := control.Call(ctx, socket, r)
 	switch {
 	case errors.Is(err, control.ErrNotRunning) && r.Verb == "disarm":
-		return nil, fmt.Errorf("%s: %w; `nft delete table inet ntpveil` removes what it left", what, err)
+		return nil, fmt.Errorf("%s: %w; `ntpveil rules remove` removes what it left", what, err)
 	case errors.Is(err, control.ErrNotRunning):
 		return nil, fmt.Errorf("%s: %w; `systemctl start ntpveil` starts it", what, err)
 	case err != nil:
