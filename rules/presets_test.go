@@ -176,7 +176,7 @@ func TestPresetErrors(t *testing.T) {
 		{"about = \"two\\nlines\"", "a.toml:1:1: about: one line of at most 200 bytes is wanted"},
 		{"foo = {}\nclosed = { allow = {}, to = {}, hooks = { } }", "a.toml:1:1: unknown key foo\na.toml:2:12: closed.allow: a list of strings is wanted\na.toml:2:24: closed.to: one of neighbourhoods, everyone is wanted\na.toml:2:33: closed.hooks: a list of strings is wanted"},
 		{"[log\nrate = 1", "a.toml:1:5: "},
-		{"about = \"\xff\"", "a.toml: it is not UTF-8"},
+		{"about = \"\xff\"", "a.toml:1:10: it is not UTF-8"},
 	} {
 		_, errs := ReadPresets([]strict.File{toml("a.toml", tt.text), toml("b.toml", "extends = \"a\"")})
 		if got := errs.Error(); got != tt.want && !(strings.HasSuffix(tt.want, ": ") && strings.HasPrefix(got, tt.want)) {

@@ -21,6 +21,7 @@ type draft struct {
 	pools    bool // written
 	dhcp     bool // written
 	minAgree bool // written
+	lists    map[string]place
 }
 
 // key is one key: how its value is set and how it is printed.
@@ -229,7 +230,10 @@ func setTrusted(d *draft, v *strict.Value) error {
 
 // setFiles takes the names of lists; Load reads them.
 func setFiles(d *draft, v *strict.Value) error {
-	d.Lists = nil
+	d.Lists, d.lists = nil, map[string]place{}
+	for _, x := range slices.Backward(v.Items) { // a second is an error itself
+		d.lists[x.Text] = x.At
+	}
 	return strict.Each(v, func(s string) error {
 		switch {
 		case !filepath.IsAbs(s) || strings.ContainsRune(s, '\n'):

@@ -57,12 +57,12 @@ func load(path string, named bool, last ...File) (guard.Config, error) {
 	files = append(files, last...)
 	presets, bad := presetFiles(path)
 	errs = append(errs, bad...)
-	c, found := checked(files, presets, len(errs) == 0)
+	d, found := checked(files, presets, len(errs) == 0)
 	errs = append(errs, found...)
-	if errs = append(errs, readLists(&c)...); len(errs) > 0 {
+	if errs = append(errs, d.readLists()...); len(errs) > 0 {
 		return guard.Config{}, errs
 	}
-	return c, nil
+	return d.Config, nil
 }
 
 // Socket is where the daemon of a configuration listens, whatever else is wrong
@@ -202,15 +202,15 @@ func slurp(path string) ([]byte, error) {
 // the place of an earlier one. Presets are files of presets beside those that are
 // built in. The error is of type Errors: all there are.
 func Parse(files []File, presets ...File) (guard.Config, error) {
-	c, errs := checked(files, presets, true)
+	d, errs := checked(files, presets, true)
 	if len(errs) > 0 {
 		return guard.Config{}, errs
 	}
-	return c, nil
+	return d.Config, nil
 }
 
 // checked is Parse. Where not all could be read, nothing is said about the whole.
-func checked(files, presets []File, all bool) (guard.Config, Errors) {
+func checked(files, presets []File, all bool) (*draft, Errors) {
 	d := defaults()
 	known, errs := rules.ReadPresets(presets)
 	places, wrong := map[string]place{}, map[string]bool{}
@@ -230,10 +230,13 @@ func checked(files, presets []File, all bool) (guard.Config, Errors) {
 		if p, written := places[key]; written {
 			return p
 		}
-		if len(files) == 0 {
+		switch {
+		case len(files) == 0:
 			return place{File: "configuration"}
+		case files[0].Text == nil: // it need not exist
+			return place{File: files[0].Name}
 		}
-		return place{File: files[0].Name}
+		return place{File: files[0].Name, Line: 1, Column: 1}
 	}
 	if known != nil && !wrong["shield"] {
 		errs = append(errs, d.choose(known, places, at)...)
@@ -241,7 +244,7 @@ func checked(files, presets []File, all bool) (guard.Config, Errors) {
 	if all {
 		errs = append(errs, d.whole(at, func(table string) bool { return !wrong[table] })...)
 	}
-	return d.Config, errs.Sorted(slices.Concat(files, presets))
+	return &d, errs.Sorted(slices.Concat(files, presets))
 }
 
 func tableOf(key string) string {

@@ -156,10 +156,10 @@ func Each(v *Value, take func(s string) error) error {
 // Read lists the entries of a file, tables and dotted keys made flat. A table in
 // which no key can stand, as isTable says, is an error.
 func Read(f File, isTable func(name string) bool) ([]Entry, Errors) {
-	if err := plain(f); err != nil {
-		return nil, Errors{{File: f.Name, Text: err.Error()}}
-	}
 	r := reader{file: f, isTable: isTable}
+	if at, err := r.plain(); err != nil {
+		return nil, Errors{at.Errorf("%s", err)}
+	}
 	r.parser.Reset(f.Text)
 	var table string
 	for !r.over() && r.parser.NextExpression() {
@@ -219,19 +219,26 @@ func (r *reader) culprit() Place {
 	return r.offset(r.starts[i])
 }
 
-// plain refuses what is no text.
-func plain(f File) error {
-	switch {
-	case len(f.Text) > MaxFile:
-		return fmt.Errorf("it is larger than %d bytes", MaxFile)
-	case bytes.IndexByte(f.Text, 0) >= 0:
-		return errors.New("there is a NUL byte in it")
-	case !utf8.Valid(f.Text):
-		return errors.New("it is not UTF-8")
-	case bytes.Count(f.Text, []byte{'['})+bytes.Count(f.Text, []byte{'{'}) > maxBrackets:
-		return fmt.Errorf("it is nested too deeply: there are more than %d [ and { in it", maxBrackets)
+// plain refuses what is no text, and says from where on.
+func (r *reader) plain() (Place, error) {
+	text, whole := r.file.Text, Place{File: r.file.Name}
+	if len(text) > MaxFile {
+		return whole, fmt.Errorf("it is larger than %d bytes", MaxFile)
 	}
-	return nil
+	if i := bytes.IndexByte(text, 0); i >= 0 {
+		return r.offset(i), errors.New("there is a NUL byte in it")
+	}
+	for i := 0; i < len(text); {
+		c, n := utf8.DecodeRune(text[i:])
+		if c == utf8.RuneError && n == 1 {
+			return r.offset(i), errors.New("it is not UTF-8")
+		}
+		i += n
+	}
+	if bytes.Count(text, []byte{'['})+bytes.Count(text, []byte{'{'}) > maxBrackets {
+		return whole, fmt.Errorf("it is nested too deeply: there are more than %d [ and { in it", maxBrackets)
+	}
+	return whole, nil
 }
 
 // reader reads one file.
