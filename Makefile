@@ -5,6 +5,8 @@ SHELL       := /bin/bash
 PREFIX      ?= /usr/local
 DESTDIR     ?=
 UNITDIR     ?= $(PREFIX)/lib/systemd/system
+# NetworkManager runs what lies below /usr/lib or /etc, and nothing else.
+NMDIR       ?= $(if $(filter /usr,$(PREFIX)),/usr/lib,/etc)/NetworkManager/dispatcher.d
 # The pool that a build asks where nothing is configured. The pool's terms let
 # only the owner of a vendor zone set it: a plain build has none.
 POOL        ?=
@@ -109,7 +111,7 @@ install: build man completions ## install below DESTDIR and PREFIX; nothing is s
 	install -D -m 0644 systemd/tmpfiles.conf '$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/ntpveil.conf'
 	packaging/third-party bin/ntpveil | install -D -m 0644 /dev/stdin '$(DESTDIR)$(PREFIX)/share/doc/ntpveil/third-party.txt'
 	install -D -m 0644 packaging/dhcp/dhclient '$(DESTDIR)/etc/dhcp/dhclient-exit-hooks.d/ntpveil'
-	install -D -m 0755 packaging/dhcp/networkmanager '$(DESTDIR)$(PREFIX)/lib/NetworkManager/dispatcher.d/50-ntpveil'
+	install -D -m 0755 packaging/dhcp/networkmanager '$(DESTDIR)$(NMDIR)/50-ntpveil'
 	for preset in rules/presets/*.toml; do \
 		install -D -m 0644 $$preset '$(DESTDIR)$(PREFIX)'/share/ntpveil/presets/$${preset##*/} || exit; \
 	done

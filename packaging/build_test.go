@@ -55,6 +55,9 @@ func TestInstallWhereverAndHoweverBuilt(t *testing.T) {
 	if unit := read(t, dest+"/opt/veil/lib/systemd/system/ntpveil.service"); !strings.Contains(unit, "\nExecStart=/opt/veil/bin/ntpveil daemon\n") || strings.Contains(unit, "/usr/bin/ntpveil") {
 		t.Errorf("the unit starts something else:\n%s", unit)
 	}
+	if _, err := os.Stat(dest + "/etc/NetworkManager/dispatcher.d/50-ntpveil"); err != nil {
+		t.Errorf("NetworkManager, which looks below /etc and /usr/lib alone, does not find its hook: %v", err)
+	}
 	if kept := read(t, dest+"/etc/ntpveil/ntpveil.toml"); kept != "mine\n" {
 		t.Errorf("the configuration was replaced by %q", kept)
 	}
