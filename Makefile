@@ -5,8 +5,10 @@ SHELL       := /bin/bash
 PREFIX      ?= /usr/local
 DESTDIR     ?=
 UNITDIR     ?= $(PREFIX)/lib/systemd/system
-# NetworkManager runs what lies below /usr/lib or /etc, and nothing else.
+# NetworkManager runs what lies below /usr/lib or /etc, and nothing else; Debian's zsh
+# looks for a package's completions elsewhere than for those of /usr/local.
 NMDIR       ?= $(if $(filter /usr,$(PREFIX)),/usr/lib,/etc)/NetworkManager/dispatcher.d
+ZSHDIR      ?= $(PREFIX)/share/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)
 # The pool that a build asks where nothing is configured. The pool's terms let
 # only the owner of a vendor zone set it: a plain build has none.
 POOL        ?=
@@ -99,7 +101,7 @@ install: build man completions ## install below DESTDIR and PREFIX; nothing is s
 	install -D -m 0644 dist/man/ntpveil.toml.5 '$(DESTDIR)$(PREFIX)/share/man/man5/ntpveil.toml.5'
 	install -D -m 0644 dist/man/ntpveil-preset.5 '$(DESTDIR)$(PREFIX)/share/man/man5/ntpveil-preset.5'
 	install -D -m 0644 dist/completions/bash '$(DESTDIR)$(PREFIX)/share/bash-completion/completions/ntpveil'
-	install -D -m 0644 dist/completions/zsh '$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_ntpveil'
+	install -D -m 0644 dist/completions/zsh '$(DESTDIR)$(ZSHDIR)/_ntpveil'
 	install -D -m 0644 dist/completions/fish '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ntpveil.fish'
 	for unit in ntpveil.service ntpveil-wait-sync.service ntpveil-companion.service ntpveil-companion-online.service; do \
 		sed 's|/usr/bin/ntpveil|$(PREFIX)/bin/ntpveil|' systemd/$$unit | \

@@ -55,8 +55,10 @@ func TestInstallWhereverAndHoweverBuilt(t *testing.T) {
 	if unit := read(t, dest+"/opt/veil/lib/systemd/system/ntpveil.service"); !strings.Contains(unit, "\nExecStart=/opt/veil/bin/ntpveil daemon\n") || strings.Contains(unit, "/usr/bin/ntpveil") {
 		t.Errorf("the unit starts something else:\n%s", unit)
 	}
-	if _, err := os.Stat(dest + "/etc/NetworkManager/dispatcher.d/50-ntpveil"); err != nil {
-		t.Errorf("NetworkManager, which looks below /etc and /usr/lib alone, does not find its hook: %v", err)
+	for who, file := range map[string]string{"NetworkManager": "/etc/NetworkManager/dispatcher.d/50-ntpveil", "zsh": "/opt/veil/share/zsh/site-functions/_ntpveil"} {
+		if _, err := os.Stat(dest + file); err != nil {
+			t.Errorf("%s looks nowhere that anything lies: %v", who, err)
+		}
 	}
 	if kept := read(t, dest+"/etc/ntpveil/ntpveil.toml"); kept != "mine\n" {
 		t.Errorf("the configuration was replaced by %q", kept)
