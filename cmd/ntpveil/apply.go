@@ -60,10 +60,7 @@ func (o *options) alone(ctx context.Context, what string) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerIn)
 	defer cancel()
 	_, err := o.call(ctx, what, control.Request{Verb: "status"})
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		return false, fmt.Errorf("%s: the daemon does not answer", what)
-	case !errors.Is(err, control.ErrNotRunning):
+	if !errors.Is(err, control.ErrNotRunning) {
 		return false, err
 	}
 	if other := nobodyElse(); other != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -158,6 +159,27 @@ func TestDaemonThatCannotStart(t *testing.T) {
 	code, _, stderr := cli(t, "--config", file, "daemon", "--observe-clock")
 	if code != 1 || stderr != "ntpveil: open ledger "+notFile+": it is not a regular file\n" {
 		t.Errorf("exit status %d, %q", code, stderr)
+	}
+}
+
+// TestDaemonThatDoesNotAnswer keeps nobody for ever: neither one that waits for the
+// clock, whatever it was told, nor one that looks.
+func TestDaemonThatDoesNotAnswer(t *testing.T) {
+	file, socket := configured(t, "")
+	stuck, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stuck.Close()
+	began := time.Now()
+	code, _, stderr := cli(t, "--config", file, "waitsync", "--timeout", "10ms")
+	if took := time.Since(began); code != 1 || took > 20*time.Second || !strings.HasPrefix(stderr, "ntpveil: wait for the clock: the daemon does not answer; ") {
+		t.Errorf("%d %q after %s", code, stderr, took)
+	}
+	for verb, most := range map[string]time.Duration{"status": time.Minute, "exposures": time.Minute, "arm": 2 * time.Minute, "diff": 2 * time.Minute, "waitsync": 25 * time.Hour} {
+		if d := longest(control.Request{Verb: verb}); d <= 0 || d > most {
+			t.Errorf("%s waits for %s", verb, d)
+		}
 	}
 }
 

@@ -58,8 +58,13 @@ func (o *options) diff(ctx context.Context, p rules.Preset, stderr io.Writer) (c
 	if err != nil {
 		return control.Diff{}, err
 	}
-	r, err := control.Ask(ctx, socket, control.Request{Verb: "diff", Preset: p.Name})
+	ask := control.Request{Verb: "diff", Preset: p.Name}
+	asking, cancel := context.WithTimeout(ctx, longest(ask))
+	defer cancel()
+	r, err := control.Ask(asking, socket, ask)
 	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return control.Diff{}, errSilent
 	case err == nil && r.Diff != nil:
 		return *r.Diff, nil
 	case err == nil:

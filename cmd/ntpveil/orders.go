@@ -20,8 +20,12 @@ func (o *options) call(ctx context.Context, what string, r control.Request) (*gu
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, longest(r))
+	defer cancel()
 	s, err := control.Call(ctx, socket, r)
 	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, fmt.Errorf("%s: %w", what, errSilent)
 	case errors.Is(err, control.ErrNotRunning) && r.Verb == "disarm":
 		return nil, fmt.Errorf("%s: %w; `ntpveil rules remove` removes what it left", what, err)
 	case errors.Is(err, control.ErrNotRunning):
@@ -32,6 +36,24 @@ func (o *options) call(ctx context.Context, what string, r control.Request) (*gu
 		s = &guard.Status{}
 	}
 	return s, nil
+}
+
+// errSilent is a daemon that is stopped or stuck: the socket takes requests all the same.
+var errSilent = errors.New("the daemon does not answer; `systemctl restart ntpveil` starts it anew")
+
+// longest is how long the answer to a request may take. A look at the kernel's counters
+// takes seconds where there are very many.
+func longest(r control.Request) time.Duration {
+	switch r.Verb {
+	case "status", "exposures":
+		return lookMost
+	case "waitsync":
+		if d, err := time.ParseDuration(r.For); err == nil && d > 0 {
+			return d + answerIn
+		}
+		return control.WaitMost + answerIn
+	}
+	return control.OrderMost + answerIn
 }
 
 func syncCmd(o *options) *cobra.Command {
@@ -60,7 +82,7 @@ func waitsyncCmd(o *options) *cobra.Command {
 		Example: "  ntpveil waitsync --timeout 3m && start-what-needs-the-time",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if timeout < 0 || timeout > 24*time.Hour {
+			if timeout < 0 || timeout > control.WaitMost {
 				return usageError{fmt.Errorf("waitsync: --timeout takes a time of up to 24h")}
 			}
 			_, err := o.call(cmd.Context(), "wait for the clock", control.Request{Verb: "waitsync", For: timeout.String()})

@@ -26,6 +26,7 @@ const (
 	lookEvery     = 5 * time.Second // whether the trial is over
 	readyIn       = 30 * time.Second
 	answerIn      = 5 * time.Second // for a daemon
+	lookMost      = 30 * time.Second
 	rollBackPause = time.Second
 	patience      = 5 * time.Second // with whoever holds the lock
 	rollBackTries = 120

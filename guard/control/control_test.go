@@ -225,7 +225,7 @@ func FuzzRequest(f *testing.F) {
 	f.Add([]byte(`{"verb":"disarm","for":"1h"}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		r, d, err := parse(line)
-		if err == nil && (d < 0 || d > maxWait || verbs[r.Verb] > root) {
+		if err == nil && (d < 0 || d > WaitMost || verbs[r.Verb] > root) {
 			t.Errorf("%+v %s", r, d)
 		}
 	})

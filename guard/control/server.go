@@ -239,7 +239,7 @@ func (s *session) whileThere(ctx context.Context) (there context.Context, stop f
 // wait replies when the clock is synchronised, or when time is up.
 func (s *session) wait(ctx context.Context, length time.Duration) Reply {
 	if length == 0 {
-		length = maxWait
+		length = WaitMost
 	}
 	ended := ctx
 	ctx, cancel := context.WithTimeout(ctx, length)

@@ -24,8 +24,11 @@ type Refused string
 
 func (r Refused) Error() string { return string(r) }
 
-// OrderMost is how long the daemon takes for an order, at most.
-const OrderMost = time.Minute
+// How long the daemon takes for an order, and waits for the clock, at most.
+const (
+	OrderMost = time.Minute
+	WaitMost  = 24 * time.Hour
+)
 
 // rank is who somebody is.
 type rank int
@@ -73,7 +76,6 @@ type Diff struct {
 const (
 	maxRequest = 4 << 10
 	maxReply   = 16 << 20 // 4096 exposures and more
-	maxWait    = 24 * time.Hour
 )
 
 // parse reads a request.
@@ -87,8 +89,8 @@ func parse(line []byte) (r Request, d time.Duration, err error) {
 	if r.For == "" {
 		return r, 0, nil
 	}
-	if d, err = time.ParseDuration(r.For); err != nil || d < 0 || d > maxWait {
-		return r, 0, fmt.Errorf("read request: %.40q is no duration of up to %s", r.For, maxWait)
+	if d, err = time.ParseDuration(r.For); err != nil || d < 0 || d > WaitMost {
+		return r, 0, fmt.Errorf("read request: %.40q is no duration of up to %s", r.For, WaitMost)
 	}
 	return r, d, nil
 }
