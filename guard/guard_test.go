@@ -334,3 +334,38 @@ func TestOthersAreInTheStatus(t *testing.T) {
 		t.Errorf("%+v, %d", s.Others, s.OthersDropped)
 	}
 }
+
+// TestNameThatBringsNothing: status names what is written and not asked, why, and
+// the key that would permit it.
+func TestNameThatBringsNothing(t *testing.T) {
+	g := at()
+	g.conf.Servers = []Server{{Host: "good.example", Port: 123}, {Host: "inside.example", Port: 123}, {Host: "typo.example", Port: 123}}
+	g.keepSources()
+	for _, o := range g.sources {
+		o.job = g.key()
+	}
+	good, inside, typo := g.sources[0], g.sources[1], g.sources[2]
+	g.resolved(Resolved{Key: inside.job, Addrs: []netip.Addr{addr("10.0.0.1")}})
+	g.resolved(Resolved{Key: typo.job, Err: errors.New("no such name")})
+	said := func() (out []string) {
+		for _, w := range g.weaknesses() {
+			if w.Code == "unresolved" {
+				out = append(out, w.Text)
+			}
+		}
+		return out
+	}
+	if got := said(); got != nil {
+		t.Errorf("beside the reason why nothing is known: %q", got)
+	}
+	g.resolved(Resolved{Key: good.job, Addrs: []netip.Addr{addr("203.0.113.7")}})
+	g.servers = append(g.servers, &server{addr: netip.MustParseAddrPort("203.0.113.7:123"), name: "good.example", chosen: true})
+	got := said()
+	if len(got) != 2 || !strings.HasPrefix(got[0], "no server of inside.example is asked: ") || !strings.Contains(got[0], "time.allow_private") || got[1] != "no server of typo.example is asked: no such name" {
+		t.Errorf("%q", got)
+	}
+	good.fail(g, "no answer in time") // it is asked all the same
+	if again := said(); len(again) != 2 {
+		t.Errorf("%q", again)
+	}
+}

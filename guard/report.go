@@ -204,6 +204,9 @@ func (g *Guard) weaknesses() []Weakness {
 	if g.conf.Shield != rules.Off && g.conf.Hold > g.round.interval && g.round.interval > 0 {
 		add("hold", fmt.Sprintf("neighbourhoods stay closed for %s, which is above the poll interval of %s: they never open", g.conf.Hold, g.round.interval))
 	}
+	for _, o := range g.barren() {
+		add("unresolved", fmt.Sprintf("no server of %s is asked: %s", o.name, o.why))
+	}
 	for _, s := range g.chosenOnes() {
 		if why := g.whyNoKeys(s); why != "" {
 			add("nts", why+": it is not asked, since it is never asked without NTS")
@@ -212,6 +215,18 @@ func (g *Guard) weaknesses() []Weakness {
 	for _, h := range g.hoods {
 		if _, said := g.hoodPrefix(h); said != "" {
 			add("neighbourhood", said)
+		}
+	}
+	return out
+}
+
+// barren are the names that no server came from, beside those that one did.
+func (g *Guard) barren() (out []*source) {
+	chosen := g.chosenOnes()
+	for _, o := range g.sources {
+		came := func(s *server) bool { return o.has(s) || o.pool && o.name == s.pool }
+		if o.why != "" && len(chosen) > 0 && !slices.ContainsFunc(chosen, came) {
+			out = append(out, o)
 		}
 	}
 	return out
