@@ -114,6 +114,7 @@ func TestExitStatus(t *testing.T) {
 		{"query --json [::1]:0", 1, "0 of 1"},
 		{"disarm", 2, "--for takes a time"},
 		{"disarm --for 48h", 2, "--for takes a time"},
+		{"disarm --for 1ns", 2, "--for takes a time from 1s to 24h"},
 		{"waitsync --timeout -1s", 2, "--timeout takes a time"},
 		{"waitsync --timeout 25h", 2, "--timeout takes a time"},
 		{"--config " + good + " status", 3, "the daemon does not run"},

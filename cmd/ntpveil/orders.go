@@ -102,8 +102,8 @@ func disarmCmd(o *options) *cobra.Command {
 		Example: "  ntpveil disarm --for 1h",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if length <= 0 || length > 24*time.Hour {
-				return usageError{fmt.Errorf("disarm: --for takes a time of up to 24h")}
+			if length < time.Second || length > 24*time.Hour {
+				return usageError{fmt.Errorf("disarm: --for takes a time from 1s to 24h")}
 			}
 			if _, err := o.call(cmd.Context(), "disarm shield", control.Request{Verb: "disarm", For: length.String()}); err != nil {
 				return err
