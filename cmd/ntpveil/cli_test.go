@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -334,5 +335,15 @@ func TestQueryAsJSON(t *testing.T) {
 	var errs bytes.Buffer
 	if code := run(stopped, []string{"query", "[::1]:0", "[::1]:0"}, io.Discard, &errs); code != 1 || !strings.HasSuffix(errs.String(), "the servers see it\nntpveil: query [::1]:0: interrupted\n") {
 		t.Errorf("%d %q", code, errs.String())
+	}
+}
+
+// TestQueryWithoutIPv6: a pool names IPv6 first, and a host without asks over IPv4.
+func TestQueryWithoutIPv6(t *testing.T) {
+	here, nowhere := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("fe80::1") // which nothing leads to without a zone
+	for want, addrs := range map[netip.Addr][]netip.Addr{here: {nowhere, here}, nowhere: {nowhere}} {
+		if got := routed(t.Context(), addrs, 123); got != netip.AddrPortFrom(want, 123) {
+			t.Errorf("of %v it is %s", addrs, got)
+		}
 	}
 }

@@ -88,7 +88,7 @@ func printAnswer(cmd *cobra.Command, l answerLine) (err error) {
 	return err
 }
 
-// ask asks one server, at the first address of its name.
+// ask asks one server, at the first address of its name that there is a route to.
 func ask(ctx context.Context, name string) answerLine {
 	line := answerLine{Server: name}
 	to, err := find(ctx, name)
@@ -135,5 +135,19 @@ func find(ctx context.Context, name string) (netip.AddrPort, error) {
 	if len(ev.Addrs) == 0 {
 		return netip.AddrPort{}, errors.New("no address")
 	}
-	return netip.AddrPortFrom(ev.Addrs[0], port), nil
+	return routed(ctx, ev.Addrs, port), nil
+}
+
+// routed is the first address that the host has a route to, or else the first. To
+// connect sends nothing.
+func routed(ctx context.Context, addrs []netip.Addr, port uint16) netip.AddrPort {
+	var d net.Dialer
+	for _, a := range addrs {
+		to := netip.AddrPortFrom(a, port)
+		if c, err := d.DialContext(ctx, "udp", to.String()); err == nil {
+			_ = c.Close()
+			return to
+		}
+	}
+	return netip.AddrPortFrom(addrs[0], port)
 }
