@@ -227,7 +227,7 @@ func TestApplyAlone(t *testing.T) {
 	if got := h.table(); got != "" {
 		t.Errorf("diff made\n%s", got)
 	}
-	h.must("apply", "server", "--confirm", "3s")
+	h.must("apply", "server", "--confirm", "1h")
 	if out := h.must("diff", "server"); out != "" {
 		t.Errorf("what is applied differs:\n%s", out)
 	}
@@ -244,7 +244,7 @@ func TestApplyAlone(t *testing.T) {
 		t.Fatalf("confirm from a new login: %v: %s", err, out)
 	}
 	visits("delete")
-	time.Sleep(3500 * time.Millisecond) // nothing is to come any more
+	h.awaitNoWatcher(20 * time.Second) // nothing is to come any more
 	h.awaitTable("confirmed", 0, preset("server"))
 
 	if out := h.must("apply", "router", "--confirm", "1h", "--json"); out != "{\n  \"preset\": \"router\",\n  \"confirm_s\": 3600\n}\n" {

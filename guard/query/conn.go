@@ -45,10 +45,21 @@ type reading struct {
 	wall         time.Time
 }
 
-func read(mono func() time.Duration) reading {
-	before := mono()
-	wall := time.Now().Round(0)
-	return reading{before, mono() - before, wall}
+// readings is how often the clocks are read to have both at once.
+const readings = 10
+
+func read(mono func() time.Duration) (best reading) {
+	for i := range readings {
+		before := mono()
+		wall := time.Now().Round(0)
+		if r := (reading{before, mono() - before, wall}); i == 0 || r.spread < best.spread {
+			best = r
+		}
+		if best.spread < noStep {
+			break
+		}
+	}
+	return best
 }
 
 func dial(ctx context.Context, from, to netip.AddrPort, device string, mono func() time.Duration) (*conn, error) {

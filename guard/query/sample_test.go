@@ -64,6 +64,26 @@ func (p *paper) measure() (selection.Sample, error) {
 
 func near(a, b time.Duration) bool { return (a - b).Abs() <= 2 } // ns: a timestamp's fraction is 0.23 ns
 
+// TestBothClocksAtOnce: where a thread has to wait between them, they are read again.
+func TestBothClocksAtOnce(t *testing.T) {
+	now, calls := time.Duration(0), 0
+	slow := func() time.Duration { // the first two readings take 5 ms, the third 3 us
+		if calls++; calls <= 4 {
+			now += 5 * time.Millisecond
+		} else {
+			now += 3 * time.Microsecond
+		}
+		return now
+	}
+	if r := read(slow); r.spread != 3*time.Microsecond || r.mono != now-r.spread {
+		t.Errorf("%+v after %d looks, now %s", r, calls, now)
+	}
+	never := func() time.Duration { now += 5 * time.Millisecond; return now }
+	if r := read(never); r.spread != 5*time.Millisecond {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestSample(t *testing.T) {
 	const ahead, there, held, back = 7 * time.Second, 3 * time.Millisecond, 200 * time.Microsecond, 5 * time.Millisecond
 	arrived := noon.Add(ahead + there)
