@@ -65,10 +65,11 @@ func (g *Guard) nextAnswer(s *server, why string) bool {
 			continue
 		}
 		changed = o.again() || changed
-		if len(o.answers) < 2 && o.answers[0] == s.home() {
+		turn, found := g.better(o, s)
+		if !found {
 			continue
 		}
-		o.turn++
+		o.turn = turn
 		g.unseat(s, why)
 		return true
 	}

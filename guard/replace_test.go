@@ -98,3 +98,69 @@ func TestLostVoteBlamesNobody(t *testing.T) {
 		t.Errorf("the sides are not named: %q", why)
 	}
 }
+
+// TestServersAtRest: whatever names lead to, and whoever denies, nobody's place
+// goes to and fro without end. The world notices if it does.
+func TestServersAtRest(t *testing.T) {
+	one, two := addr("2001:db8:105::1"), addr("2001:db8:106::1")
+	named := func(t *testing.T, names ...string) *ideal {
+		w := newIdeal(t, func(c *Config) {
+			for _, n := range names {
+				c.Servers = append(c.Servers, Server{n, 123})
+			}
+		})
+		w.dns = map[string][]netip.Addr{"one.example": {one, two}, "two.example": {one}}
+		return w
+	}
+	t.Run("two names of one machine", func(t *testing.T) {
+		w := named(t, "two.example", "one.example", "2001:db8:106::1")
+		w.start(time.Hour)
+		if w.asked[one] == 0 || w.asked[one] != w.asked[addr("2001:db8:101::1")] || len(w.g.chosenOnes()) != 6 {
+			t.Errorf("asked %v, places %q", w.asked, w.places())
+		}
+		if !w.weak("one-machine") {
+			t.Errorf("status does not say so: %+v", w.g.Status(w.now).Weaknesses)
+		}
+	})
+	t.Run("both answers deny", func(t *testing.T) {
+		w := named(t, "one.example")
+		w.kiss[one], w.kiss[two] = "DENY", "DENY"
+		w.start(23 * time.Hour)
+		if w.asked[one] != 1 || w.asked[two] != 1 {
+			t.Errorf("asked %v", w.asked)
+		}
+		delete(w.kiss, one)
+		delete(w.kiss, two)
+		if w.run(3 * time.Hour); w.asked[one]+w.asked[two] < 4 {
+			t.Errorf("a day later: %v", w.asked)
+		}
+	})
+	t.Run("no way to either", func(t *testing.T) {
+		w := named(t, "one.example").start(time.Hour)
+		host := w.g.host
+		host.Source6, host.Prefix, host.Preferred = netip.Addr{}, netip.Prefix{}, nil
+		w.step(HostSeen{host})
+		w.run(time.Hour)
+		host.Source6 = addr("2001:db8:1:1::55")
+		before := w.asked[one]
+		w.step(HostSeen{host})
+		if w.run(time.Hour); w.asked[one] <= before {
+			t.Errorf("it is not asked any more: %v", w.asked)
+		}
+	})
+	t.Run("a host of time.nts", func(t *testing.T) {
+		g := at()
+		g.network.source6 = g.host.Source6
+		s := g.keyedHost("one.example", "2001:db8:105::1", "2001:db8:106::1")
+		s.denied = g.now.Mono + denyFor
+		for g.choose() {
+			if s = g.servers[len(g.servers)-1]; len(g.servers) > 2 {
+				t.Fatalf("%d places were given", len(g.servers))
+			}
+			s.denied = g.now.Mono + denyFor
+		}
+		if !s.chosen || s.addr.Addr() != two {
+			t.Errorf("it is asked at %s", s.addr)
+		}
+	})
+}

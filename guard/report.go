@@ -207,6 +207,11 @@ func (g *Guard) weaknesses() []Weakness {
 	for _, o := range g.barren() {
 		add("unresolved", fmt.Sprintf("no server of %s is asked: %s", o.name, o.why))
 	}
+	for _, o := range g.sources {
+		if why := g.whyNoPlace(o); why != "" {
+			add("one-machine", why)
+		}
+	}
 	for _, s := range g.chosenOnes() {
 		if why := g.whyNoKeys(s); why != "" {
 			add("nts", why+": it is not asked, since it is never asked without NTS")

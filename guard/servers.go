@@ -242,9 +242,12 @@ func (g *Guard) seatConfigured() bool {
 		if o.pool || len(o.answers) == 0 || slices.ContainsFunc(g.servers, func(s *server) bool { return s.chosen && o.has(s) }) {
 			continue
 		}
-		if o.ring != nil {
+		switch {
+		case o.ring != nil:
 			g.seatKeyed(o)
-		} else {
+		case !slices.ContainsFunc(o.answers, func(a netip.Addr) bool { return g.holder(o, a) == nil }):
+			continue
+		default:
 			g.seat(netip.AddrPortFrom(g.answer(o), o.port), o.name, "", "", nil)
 		}
 		changed = true
@@ -252,15 +255,66 @@ func (g *Guard) seatConfigured() bool {
 	return changed
 }
 
-// answer is the one of a name's answers whose turn it is, of those that the host
-// can reach. IPv6 stands first.
+// holder is the server of another configured name at an answer of a name; nil:
+// there is none. A machine has one place, whoever leads to it.
+func (g *Guard) holder(o *source, a netip.Addr) *server {
+	if o.ring != nil {
+		return nil
+	}
+	if s := g.server(netip.AddrPortFrom(a, o.port)); s != nil && s.chosen && s.pool == "" && !s.network && !o.has(s) {
+		return s
+	}
+	return nil
+}
+
+// whyNoPlace is why a configured name that has answers has no server: all are held.
+func (g *Guard) whyNoPlace(o *source) (why string) {
+	if o.pool || slices.ContainsFunc(g.servers, func(s *server) bool { return s.chosen && o.has(s) }) {
+		return ""
+	}
+	for _, a := range o.answers {
+		s := g.holder(o, a)
+		if s == nil {
+			return ""
+		}
+		why = fmt.Sprintf("%s leads to %s, which is asked as %s already: a machine has one place", o.name, a, s.name)
+	}
+	return why
+}
+
+// answer is the one of a name's answers whose turn it is, of those that nobody
+// else holds, and that the host can reach where there is one. IPv6 stands first.
 func (g *Guard) answer(o *source) netip.Addr {
+	var unreachable netip.Addr
 	for i := range o.answers {
-		if a := o.answers[(o.turn+i)%len(o.answers)]; g.routed(a) {
+		switch a := o.answers[(o.turn+i)%len(o.answers)]; {
+		case g.holder(o, a) != nil:
+		case g.routed(a):
 			return a
+		case !unreachable.IsValid():
+			unreachable = a
 		}
 	}
-	return o.answers[o.turn%len(o.answers)]
+	return unreachable
+}
+
+// better is the turn of the next answer of a name that may serve where its server
+// does not. Without one the server stays: two that both deny would follow each
+// other without end.
+func (g *Guard) better(o *source, s *server) (turn int, found bool) {
+	for i := range o.answers {
+		turn = o.turn + i + 1
+		a := o.answers[turn%len(o.answers)]
+		if a != s.home() && g.routed(a) && g.holder(o, a) == nil && !g.denies(a) {
+			return turn, true
+		}
+	}
+	return 0, false
+}
+
+// denies reports whether an address asked not to be asked.
+func (g *Guard) denies(a netip.Addr) bool {
+	return slices.ContainsFunc(g.servers, func(s *server) bool { return s.addr.Addr() == a && s.denied > g.now.Mono })
 }
 
 // pick is the best candidate of the pools that has no place: one a block, IPv6
