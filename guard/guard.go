@@ -53,7 +53,8 @@ type Guard struct {
 // Bounds of everything that the outside can make grow.
 const (
 	maxCandidates = 64   // answers kept of one name
-	maxServers    = 32   // servers remembered, those without a place included
+	maxServers    = 32   // servers without a place that are remembered, and besides
+	maxLimited    = 256  // those of them that set limits
 	maxAddresses  = 4096 // exposures remembered, dead ones included
 	maxHoods      = 256
 	maxRecords    = 1024

@@ -99,7 +99,8 @@ func (g *Guard) restore(ev Restored) {
 // restoreServer gives a server of the run before its bucket, its back-off and,
 // if it had one and its pool is still configured, its place.
 func (g *Guard) restoreServer(r ServerRecord) {
-	if !r.Addr.IsValid() || len(g.servers) >= maxServers {
+	limits := r.Rate > 0 || r.DeniedUntil.After(g.now.Wall)
+	if n := len(g.servers); !r.Addr.IsValid() || n >= maxServers+maxLimited || n >= maxServers && !limits {
 		return
 	}
 	b := &bucket{tokens: min(max(r.Tokens, 0), bucketBurst), at: min(g.mono(r.TokensAt), g.now.Mono)}

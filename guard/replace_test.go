@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -163,4 +164,53 @@ func TestServersAtRest(t *testing.T) {
 			t.Errorf("it is asked at %s", s.addr)
 		}
 	})
+}
+
+// TestDenialsAreKept: of however many servers that deny, none is asked again within
+// the day, nor after a restart.
+func TestDenialsAreKept(t *testing.T) {
+	w := newIdeal(t, func(c *Config) { c.Servers, c.Pools = nil, []string{"p.example"} })
+	w.dns = map[string][]netip.Addr{}
+	for i := range maxCandidates {
+		a := addr(fmt.Sprintf("2001:db8:%x::1", 0x100+i))
+		w.dns["p.example"] = append(w.dns["p.example"], a)
+		w.kiss[a] = "DENY"
+	}
+	w.start(23 * time.Hour)
+	for a, n := range w.asked {
+		if n != 1 {
+			t.Errorf("%s was asked %d times", a, n)
+		}
+	}
+	if len(w.asked) != maxCandidates {
+		t.Errorf("%d were asked", len(w.asked))
+	}
+	g := at()
+	for i := range 2 * maxCandidates {
+		r := ServerRecord{Addr: netip.AddrPortFrom(addr(fmt.Sprintf("2001:db8:%x::1", 0x100+i)), 123)}
+		if i >= maxCandidates {
+			r.DeniedUntil = g.now.Wall.Add(time.Hour)
+		}
+		g.restoreServer(r)
+	}
+	if len(g.servers) != maxServers+maxCandidates {
+		t.Errorf("after a restart %d servers are remembered", len(g.servers))
+	}
+}
+
+// TestServersAreBounded: whatever they set limits to.
+func TestServersAreBounded(t *testing.T) {
+	g := at()
+	for i := range 4 * maxLimited {
+		a := netip.AddrPortFrom(addr(fmt.Sprintf("2001:db8:%x::1", i)), 123)
+		g.seat(a, "p.example", "p.example", "", nil)
+		s := g.server(a)
+		if g.bucket(a.Addr()).tokens--; i%2 == 0 {
+			s.rate = 1
+		}
+		s.chosen = i == 3
+	}
+	if n := len(g.servers); n > maxServers+maxLimited+2 || !g.servers[0].chosen {
+		t.Errorf("%d servers are remembered, the first is %+v", n, g.servers[0])
+	}
 }

@@ -413,16 +413,31 @@ func (g *Guard) unseat(s *server, why string) {
 	g.recordServer(s, fmt.Sprintf("server %s loses its place: %s", s.addr.Addr(), why))
 }
 
-// forgetServers bounds the memory of servers without a place, the oldest first.
+// forgetServers bounds the memory of servers without a place, the oldest first. Who
+// set limits is remembered for longer: forgotten, it would be asked again.
 func (g *Guard) forgetServers() {
-	for i := 0; len(g.servers) > maxServers && i < len(g.servers); {
-		if g.servers[i].chosen || g.query(g.servers[i]) != nil {
-			i++
-			continue
+	over, overLimited := -maxServers, -maxLimited
+	count := func(s *server) *int {
+		if g.limited(s) {
+			return &overLimited
 		}
-		g.servers = slices.Delete(g.servers, i, i+1)
+		return &over
 	}
-	if len(g.buckets) <= 4*maxServers {
+	placeless := func(s *server) bool { return !s.chosen && g.query(s) == nil }
+	for _, s := range g.servers {
+		if placeless(s) {
+			*count(s)++
+		}
+	}
+	g.servers = slices.DeleteFunc(g.servers, func(s *server) bool {
+		n := count(s)
+		if !placeless(s) || *n <= 0 {
+			return false
+		}
+		*n--
+		return true
+	})
+	if len(g.buckets) <= 4*(maxServers+maxLimited) {
 		return
 	}
 	for k, b := range g.buckets { // a full bucket is a new one: forgetting it loses nothing
@@ -430,6 +445,11 @@ func (g *Guard) forgetServers() {
 			delete(g.buckets, k)
 		}
 	}
+}
+
+// limited reports whether a server is not to be asked for now, or more slowly.
+func (g *Guard) limited(s *server) bool {
+	return s.rate > 0 || s.denied > g.now.Mono || s.shunned > g.now.Mono
 }
 
 // kiss acts on a kiss-o'-death that carried our origin (RFC 5905 section 7.4).
