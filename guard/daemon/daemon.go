@@ -114,7 +114,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	})
 	err := group.Wait()
 	close(d.stopped)
-	_ = d.kernel.work() // the last wish, once more: nothing of ours that was on its way stays
+	_ = d.kernel.work(run) // the last wish, once more: nothing of ours that was on its way stays
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}

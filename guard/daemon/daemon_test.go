@@ -233,11 +233,15 @@ func (f *fake) now() guard.Instant {
 
 // run starts a daemon of fakes; the returned function stops it in order and
 // gives its error.
-func run(t *testing.T, f *fake) (*Daemon, func() error) {
+func run(t *testing.T, f *fake, change ...func(*Parts)) (*Daemon, func() error) {
 	t.Helper()
-	d := New(Parts{Shield: f, Addresses: fakeAddrs{f}, Facts: fakeFacts{f}, Asker: fakeRest{f}, Keyer: fakeRest{f}, Resolver: fakeRest{f}, Clock: fakeRest{f}, Jumps: fakeJumps{f},
+	p := Parts{Shield: f, Addresses: fakeAddrs{f}, Facts: fakeFacts{f}, Asker: fakeRest{f}, Keyer: fakeRest{f}, Resolver: fakeRest{f}, Clock: fakeRest{f}, Jumps: fakeJumps{f},
 		Ledger: fakeLedger{f}, Journal: fakeRest{f}, Now: f.now, Load: func() (guard.Config, error) { return f.conf, f.confErr }, Choose: f.choose, Version: "test", Build: began.AddDate(-1, 0, 0),
-		Watchdog: 30 * time.Millisecond}, f.conf)
+		Watchdog: 30 * time.Millisecond}
+	for _, c := range change {
+		c(&p)
+	}
+	d := New(p, f.conf)
 	ctx, cancel := context.WithCancel(context.Background())
 	end := make(chan error, 1)
 	go func() { end <- d.Run(ctx) }()
@@ -401,14 +405,14 @@ func TestKernelWorkerOrder(t *testing.T) {
 	var seen []guard.KernelSeen
 	k := newKernel(f, fakeAddrs{f}, func() time.Duration { return time.Hour }, func(s guard.KernelSeen) { seen = append(seen, s) })
 	k.want(guard.Kernel{Act: true, Shield: rules.Shield{Mode: rules.Enforce}})
-	_ = k.work()
+	_ = k.work(t.Context())
 	if got := fmt.Sprint(f.history()); got != "[grow set shrink]" {
 		t.Errorf("calls %s", got)
 	}
 	for stage, want := range map[string]string{"grow": "[grow]", "set": "[grow set]", "shrink": "[grow set shrink]"} {
 		f.calls, f.fail = nil, map[string]error{stage: errors.New("no")}
 		seen = nil
-		if err := k.work(); err == nil || !strings.Contains(err.Error(), stage) {
+		if err := k.work(t.Context()); err == nil || !strings.Contains(err.Error(), stage) {
 			t.Errorf("%s fails: error %v", stage, err)
 		}
 		if got := fmt.Sprint(f.history()); got != want {
@@ -423,7 +427,7 @@ func TestKernelWorkerOrder(t *testing.T) {
 func TestNothingIsTouchedBeforeTheFirstWish(t *testing.T) {
 	f := newFake()
 	k := newKernel(f, fakeAddrs{f}, func() time.Duration { return time.Hour }, func(guard.KernelSeen) {})
-	_ = k.work()
+	_ = k.work(t.Context())
 	if len(f.history()) != 0 {
 		t.Errorf("calls %v", f.history())
 	}
@@ -438,15 +442,15 @@ func TestListsComeLast(t *testing.T) {
 	wish := guard.Kernel{Act: true, Shield: rules.Shield{Mode: rules.Enforce, Lists: []rules.List{{Name: "/a", Digest: [32]byte{1}}}}}
 	k.want(wish)
 	f.fail = map[string]error{"block": errors.New("no such file")}
-	if err := k.work(); err == nil || len(seen) != 2 || seen[0].ListErr != nil || seen[1].ListErr == nil || seen[1].Err != nil {
+	if err := k.work(t.Context()); err == nil || len(seen) != 2 || seen[0].ListErr != nil || seen[1].ListErr == nil || seen[1].Err != nil {
 		t.Errorf("%v, reported %+v", err, seen)
 	}
 	seen = nil
-	if err := k.work(); err == nil || seen[0].ListErr == nil {
+	if err := k.work(t.Context()); err == nil || seen[0].ListErr == nil {
 		t.Errorf("%v, reported %+v", err, seen)
 	}
 	f.fail, seen = nil, nil
-	if err := k.work(); err != nil || len(seen) != 2 || seen[1].ListErr != nil || len(seen[1].Kernel.Shield.Lists) != 1 {
+	if err := k.work(t.Context()); err != nil || len(seen) != 2 || seen[1].ListErr != nil || len(seen[1].Kernel.Shield.Lists) != 1 {
 		t.Errorf("%v, reported %+v", err, seen)
 	}
 }
@@ -459,7 +463,7 @@ func TestNobodyWaitsForLists(t *testing.T) {
 	wish := guard.Kernel{Act: true, Shield: rules.Shield{Mode: rules.Enforce, Lists: []rules.List{{Name: "/a", Digest: [32]byte{1}}}}}
 	k.want(wish)
 	done := make(chan error)
-	go func() { done <- k.work() }()
+	go func() { done <- k.work(t.Context()) }()
 	<-f.slow
 	wish.Shield.Hold = time.Minute
 	k.want(wish)
@@ -467,8 +471,42 @@ func TestNobodyWaitsForLists(t *testing.T) {
 		t.Errorf("%v, %v", err, k.listErr)
 	}
 	f.slow = nil
-	if err := k.work(); err != nil || len(f.blocked) != 1 {
+	if err := k.work(t.Context()); err != nil || len(f.blocked) != 1 {
 		t.Errorf("%v, %d lists", err, len(f.blocked))
+	}
+}
+
+// endless has lists that are never read to their end.
+type endless struct{ *fake }
+
+func (e endless) Block(ctx context.Context, _ time.Duration, _ rules.Shield) (bool, error) {
+	_ = e.call("block")
+	<-ctx.Done()
+	return false, ctx.Err()
+}
+
+// TestNoStopWaitsForLists: neither for those that are being read, nor for those that
+// the last pass would read.
+func TestNoStopWaitsForLists(t *testing.T) {
+	f := newFake()
+	f.conf.Lists = []rules.List{{Name: "/a", Digest: [32]byte{1}}}
+	d, stop := run(t, f, func(p *Parts) { p.Shield = endless{f} })
+	await(t, f, "STATUS=synchronised")
+	for !slices.Contains(f.history(), "block") {
+		time.Sleep(time.Millisecond)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- stop() }()
+	select {
+	case err := <-ended:
+		if err != nil || len(f.addrs) != 0 {
+			t.Errorf("addresses %v, error %v", f.addrs, err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("the lists are still being read")
+		d.kernel.mu.Lock()
+		d.kernel.giveUp()
+		d.kernel.mu.Unlock()
 	}
 }
 
@@ -477,11 +515,11 @@ func TestLossIsReportedBeforeItIsMended(t *testing.T) {
 	var seen []guard.KernelSeen
 	k := newKernel(f, fakeAddrs{f}, func() time.Duration { return time.Hour }, func(s guard.KernelSeen) { seen = append(seen, s) })
 	k.want(guard.Kernel{Act: true, Shield: rules.Shield{Mode: rules.Enforce}})
-	_ = k.work()
+	_ = k.work(t.Context())
 	f.shield = rules.Shield{}
 	seen = nil
 	k.lost("nft (42)")
-	_ = k.work()
+	_ = k.work(t.Context())
 	if len(seen) != 2 || seen[0].Kernel.Shield.Mode != rules.Off || seen[0].Culprit != "" || seen[1].Kernel.Shield.Mode != rules.Enforce || seen[1].Culprit != "nft (42)" {
 		t.Errorf("reported %+v", seen)
 	}
@@ -495,16 +533,16 @@ func TestALossIsOverWhenItIsMended(t *testing.T) {
 	at := time.Hour
 	k := newKernel(f, fakeAddrs{f}, func() time.Duration { return at }, func(s guard.KernelSeen) { seen = append(seen, s) })
 	k.want(guard.Kernel{Act: true, Shield: rules.Shield{Mode: rules.Enforce}})
-	_ = k.work()
+	_ = k.work(t.Context())
 	f.shield, f.fail = rules.Shield{}, map[string]error{"grow": errors.New("somebody keeps changing the rule sets")}
 	k.lost("nft (42)")
-	_ = k.work()
+	_ = k.work(t.Context())
 	if last := seen[len(seen)-1]; last.Culprit != "" || last.Err == nil {
 		t.Errorf("reported while it is off: %+v", last)
 	}
 	f.fail, at = nil, at+time.Second
 	k.lost("nft (43)")
-	_ = k.work()
+	_ = k.work(t.Context())
 	if last := seen[len(seen)-1]; last.Culprit != "nft (42)" || last.OffFor != time.Second || last.Kernel.Shield.Mode != rules.Enforce {
 		t.Errorf("reported once it is back: %+v", last)
 	}
@@ -517,11 +555,11 @@ func TestAShieldThatVanishedUnderTheWorkIsPutBackSoon(t *testing.T) {
 		f := &flushed{fake: newFake(), left: left}
 		k := newKernel(f, fakeAddrs{f.fake}, func() time.Duration { return time.Hour }, func(guard.KernelSeen) {})
 		k.want(guard.Kernel{Act: true, Shield: rules.Shield{Mode: rules.Enforce, Devices: []string{"eth0"}}})
-		if err := k.work(); err == nil {
+		if err := k.work(t.Context()); err == nil {
 			t.Errorf("%s: nothing is wrong, it thinks, and looks again in %s", name, lookEvery)
 		}
 		f.goOn = true
-		if err := k.work(); err != nil {
+		if err := k.work(t.Context()); err != nil {
 			t.Errorf("%s: once it stays: %v", name, err)
 		}
 	}

@@ -104,7 +104,7 @@ func (k *kernel) Run(ctx context.Context) error {
 	defer timer.Stop()
 	var looked chan struct{} // somebody waits for this pass
 	for {
-		err := k.work()
+		err := k.work(ctx)
 		if looked != nil {
 			close(looked)
 		}
@@ -126,8 +126,8 @@ func (k *kernel) Run(ctx context.Context) error {
 	}
 }
 
-// work does one pass: apply, look, report.
-func (k *kernel) work() (err error) {
+// work does one pass: apply, look, report. When ctx is done lists are left alone.
+func (k *kernel) work(ctx context.Context) (err error) {
 	k.mu.Lock()
 	wish, culprit, lostAt := k.wish, k.culprit, k.lostAt
 	k.culprit = ""
@@ -149,7 +149,7 @@ func (k *kernel) work() (err error) {
 	}
 	k.report(seen)
 	if shieldErr == nil {
-		err = k.block(wish)
+		err = k.block(ctx, wish)
 	}
 	return cmp.Or(err, seen.Err, seen.AddrErr, asWished(wish, seen.Kernel.Shield))
 }
@@ -165,13 +165,13 @@ func asWished(wish guard.Kernel, seen rules.Shield) error {
 }
 
 // block makes the lists of blocked prefixes what is wished. They come last, and are
-// given up for another wish: a million prefixes take seconds, and no query waits for
-// them.
-func (k *kernel) block(wish guard.Kernel) error {
-	if !wish.Act {
+// given up for another wish: a million prefixes take seconds, and neither a query nor
+// the end waits for them.
+func (k *kernel) block(ctx context.Context, wish guard.Kernel) error {
+	if !wish.Act || ctx.Err() != nil {
 		return nil
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	k.mu.Lock()
 	k.giveUp = cancel
