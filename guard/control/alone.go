@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,8 +28,7 @@ var ErrNotAlone = errors.New("another ntpveil runs in this network")
 func Alone() (io.Closer, error) { return claim("@" + Group) }
 
 func claim(name string) (io.Closer, error) {
-	at := &net.UnixAddr{Name: name, Net: "unix"}
-	l, err := net.ListenUnix("unix", at)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
 	switch {
 	case err == nil:
 		go dismiss(l)
@@ -35,7 +36,7 @@ func claim(name string) (io.Closer, error) {
 	case !errors.Is(err, unix.EADDRINUSE):
 		return nil, fmt.Errorf("claim network: %w", err)
 	}
-	if uid, listens := holder(at); listens && daemonsUser(uid) {
+	if uid, listens := holder(name); listens && daemonsUser(uid) {
 		return nil, fmt.Errorf("claim network: %w, as user %d", ErrNotAlone, uid)
 	}
 	return io.NopCloser(nil), nil
@@ -54,13 +55,13 @@ func dismiss(l *net.UnixListener) {
 
 // holder is the user who listens, as the kernel noted it at listen. A daemon
 // always listens.
-func holder(at *net.UnixAddr) (uid uint32, listens bool) {
-	c, err := net.DialUnix("unix", nil, at)
+func holder(name string) (uid uint32, listens bool) {
+	c, err := connect(context.Background(), name, time.Second)
 	if err != nil {
 		return 0, false
 	}
 	defer c.Close()
-	uid, _, err = credentials(c)
+	uid, _, err = credentials(c.(*net.UnixConn))
 	return uid, err == nil
 }
 

@@ -15,6 +15,9 @@ import (
 	"ntpveil/guard"
 )
 
+// connectWithin is how long a place is waited for where many connect.
+const connectWithin = 10 * time.Second
+
 // Call sends one request to the daemon at path and returns the status that came
 // with the reply, if any. Errors wrap ErrNotRunning, ErrNotPermitted and Refused.
 func Call(ctx context.Context, path string, r Request) (*guard.Status, error) {
@@ -24,8 +27,7 @@ func Call(ctx context.Context, path string, r Request) (*guard.Status, error) {
 
 // Ask sends one request to the daemon at path, as Call does, and returns the reply.
 func Ask(ctx context.Context, path string, r Request) (rep Reply, err error) {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "unix", path)
+	c, err := connect(ctx, path, connectWithin)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return rep, fmt.Errorf("%w (nobody listens on %s)", ErrNotRunning, path)
@@ -49,6 +51,25 @@ func Ask(ctx context.Context, path string, r Request) (rep Reply, err error) {
 		return rep, fmt.Errorf("read reply: %w", err)
 	}
 	return read(line)
+}
+
+// connect waits for a place in the row of those who wait to be accepted: it has 4096
+// at most, and any user can fill it for a moment, again and again.
+func connect(ctx context.Context, path string, within time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	for {
+		var d net.Dialer
+		c, err := d.DialContext(ctx, "unix", path)
+		if !errors.Is(err, syscall.EAGAIN) {
+			return c, err
+		}
+		select {
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // read reads a reply.

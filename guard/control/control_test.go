@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -387,5 +388,60 @@ func TestRefused(t *testing.T) {
 		if err == nil || errors.As(err, &refused) != want {
 			t.Errorf("%s: %v", line, err)
 		}
+	}
+}
+
+// fullRow is a name that somebody listens at, where everybody who connects waits,
+// and there is no room for more.
+func fullRow(t *testing.T, name string) (listens int) {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrUnix{Name: name}), syscall.Listen(fd, 1)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		c, err := net.Dial("unix", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+	if _, err := net.Dial("unix", name); !errors.Is(err, syscall.EAGAIN) {
+		t.Fatalf("there is room for more: %v", err)
+	}
+	return fd
+}
+
+// TestAFullRowIsWaitedFor: who fills it keeps nobody out for long, lets no second
+// daemon start, and takes no socket away.
+func TestAFullRowIsWaitedFor(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sock")
+	fd := fullRow(t, path)
+	if _, err := Listen(path); err == nil {
+		t.Fatal("another daemon listens in its place")
+	}
+	answer := func(fd, times int) {
+		for range times {
+			c, _, err := syscall.Accept(fd)
+			if err != nil {
+				return
+			}
+			_, _ = syscall.Write(c, []byte("{}\n"))
+			defer syscall.Close(c)
+		}
+	}
+	time.AfterFunc(100*time.Millisecond, func() { answer(fd, 3) })
+	if _, err := Ask(t.Context(), path, Request{Verb: "status"}); err != nil {
+		t.Error(err)
+	}
+	name := ownName(t)
+	fd = fullRow(t, name)
+	time.AfterFunc(100*time.Millisecond, func() { answer(fd, 3) })
+	if _, err := claim(name); !errors.Is(err, ErrNotAlone) {
+		t.Errorf("a second daemon starts: %v", err)
 	}
 }

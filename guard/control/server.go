@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"ntpveil/guard"
@@ -76,8 +77,11 @@ func clear(path string) error {
 	case st.Mode()&fs.ModeSocket == 0:
 		return errors.New("something that is no socket is there")
 	}
-	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
 		_ = c.Close()
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) { // nil, or so many wait that there is no room for us
 		return errors.New("another daemon listens there")
 	}
 	return os.Remove(path)
