@@ -214,3 +214,20 @@ func TestServersAreBounded(t *testing.T) {
 		t.Errorf("%d servers are remembered, the first is %+v", n, g.servers[0])
 	}
 }
+
+// TestServersBehindNAT64: each is as far from the others as its IPv4 address is, not
+// one machine of one /64.
+func TestServersBehindNAT64(t *testing.T) {
+	w := newIdeal(t, func(c *Config) { c.Servers, c.Pools = nil, []string{"p.example"} })
+	w.dns = map[string][]netip.Addr{"p.example": {
+		addr("64:ff9b::203.0.113.1"), addr("64:ff9b::203.0.113.2"), addr("64:ff9b::198.51.100.1"), addr("64:ff9b::192.0.3.1"), addr("64:ff9b::192.88.98.1"),
+	}}
+	host := w.g.host
+	host.Source4 = netip.Addr{}
+	w.step(HostSeen{host})
+	w.start(time.Hour)
+	w.wantSynced("by NAT64 alone", true)
+	if all := w.places(); len(all) != 4 {
+		t.Errorf("places: %q", all)
+	}
+}

@@ -50,7 +50,7 @@ type bucket struct {
 
 // key64 is what a bucket stands for: the /64 of a server, the address of an IPv4 one.
 func key64(a netip.Addr) netip.Prefix {
-	if a.Is4() {
+	if a = machine(a); a.Is4() {
 		return netip.PrefixFrom(a, 32)
 	}
 	return masked(a, 64)
@@ -58,7 +58,7 @@ func key64(a netip.Addr) netip.Prefix {
 
 // spread is what servers are spread over: /48, and /16 for IPv4.
 func spread(a netip.Addr) netip.Prefix {
-	if a.Is4() {
+	if a = machine(a); a.Is4() {
 		return masked(a, 16)
 	}
 	return masked(a, 48)
@@ -66,10 +66,19 @@ func spread(a netip.Addr) netip.Prefix {
 
 // block is what answers collapse by: one machine has many addresses in it.
 func block(a netip.Addr) netip.Prefix {
-	if a.Is4() {
+	if a = machine(a); a.Is4() {
 		return masked(a, 24)
 	}
 	return masked(a, 64)
+}
+
+// machine is the address by which a server is near to others: behind NAT64 the IPv4
+// address within, for all of these have one /64.
+func machine(a netip.Addr) netip.Addr {
+	if nat64.Contains(a) {
+		a, _ = embedded(a)
+	}
+	return a
 }
 
 // masked never fails: bits are within the address by construction.
