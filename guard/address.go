@@ -207,7 +207,10 @@ func (g *Guard) drop(a *address, why string) {
 // advanceAddresses moves the addresses through their lives.
 func (g *Guard) advanceAddresses() bool {
 	changed := false
-	mode, _, _, _ := g.rotation()
+	mode, room, _, _ := g.rotation()
+	for g.taken() > room && g.evict(netip.AddrPort{}) { // the host's own need the slots
+		changed = true
+	}
 	for _, a := range g.addresses {
 		if a.kind != "throw-away" {
 			continue

@@ -369,3 +369,23 @@ func TestNameThatBringsNothing(t *testing.T) {
 		t.Errorf("%q", again)
 	}
 }
+
+// TestLessRoom: where the host got addresses of its own meanwhile, ours make room for
+// the next ones at once, and not only when the next sync needs a slot.
+func TestLessRoom(t *testing.T) {
+	w := newIdeal(t, func(c *Config) { c.PollMax = c.PollMin })
+	w.start(time.Hour)
+	held := func() int { return len(w.plan.Kernel.Addrs) }
+	if held() != 8 {
+		t.Fatalf("%d addresses", held())
+	}
+	h := w.g.host
+	h.LinkAddrs = slices.Clone(h.LinkAddrs)
+	for next := addr("2001:db8:1:1::a0"); len(h.LinkAddrs) < 8; next = next.Next() {
+		h.LinkAddrs = append(h.LinkAddrs, next)
+	}
+	w.step(HostSeen{h})
+	if held() != 6 {
+		t.Errorf("%d addresses beside %d others, of %d that the kernel takes", held(), len(h.LinkAddrs), h.MaxAddrs)
+	}
+}
