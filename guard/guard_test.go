@@ -389,3 +389,16 @@ func TestLessRoom(t *testing.T) {
 		t.Errorf("%d addresses beside %d others, of %d that the kernel takes", held(), len(h.LinkAddrs), h.MaxAddrs)
 	}
 }
+
+// TestARenamedInterface is told by its name as it is.
+func TestARenamedInterface(t *testing.T) {
+	w := newIdeal(t, nil).start(time.Minute)
+	h := w.g.host
+	h.Link.Name = "lan0"
+	w.step(HostSeen{h})
+	for _, e := range w.g.Status(w.now).Exposures {
+		if e.ExistsUntil != nil && e.Interface != "lan0" {
+			t.Errorf("%s is on %s", e.Address, e.Interface)
+		}
+	}
+}

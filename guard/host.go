@@ -39,6 +39,11 @@ func (g *Guard) configure(c Config) {
 func (g *Guard) seeHost(h Host) {
 	first := !g.hostSeen
 	g.host, g.hostSeen = h, true
+	for _, a := range g.addresses {
+		if a.kind == "throw-away" && a.phase != dead && a.link == h.Link.Index {
+			a.ifname = h.Link.Name // it may have been renamed
+		}
+	}
 	n := network{h.Link.Index, h.Prefix, h.Source4, h.Source6, h.Gateway4, h.Gateway6}
 	if n == g.network {
 		return
