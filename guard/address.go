@@ -45,6 +45,7 @@ type address struct {
 	seen    bool // in the kernel, once at least
 	ready   bool // once at least
 	asked   time.Time
+	askedIn bool // in this run, by the clock that a step of it is told for
 	dropped uint64
 }
 
@@ -123,6 +124,20 @@ func (g *Guard) recordAddress(a *address, text string) Key {
 		r.ExistsUntil, r.GuardedUntil = g.wall(a.until), g.wall(a.guarded)
 	}
 	return g.record(Record{Kind: KindExposure, Text: text, Exposure: r})
+}
+
+// retell has the times of exposures follow a step of the clock: they are told by the
+// clock as it is. Where it stood years back when the first servers were asked, a
+// restart would take their guards for over.
+func (g *Guard) retell(by time.Duration) {
+	for _, a := range g.addresses {
+		if a.askedIn {
+			a.asked = a.asked.Add(by)
+		}
+		if a.kind == "throw-away" && (a.phase == held || a.phase == leaving) {
+			g.recordAddress(a, "")
+		}
+	}
 }
 
 // interfaceID draws an address in the host's prefix: 64 random bits that are
@@ -368,7 +383,8 @@ func (g *Guard) adoptRecord(r ExposureRecord) {
 		return
 	}
 	guarded := min(g.mono(r.GuardedUntil), g.now.Mono+guardAfter+max(g.conf.Keep, keepAtLeast))
-	if guarded > g.now.Mono || g.stands(r.Addr) {
+	inForce := slices.ContainsFunc(g.seen.Shield.Exposed, func(x rules.Exposed) bool { return x.Addr == r.Addr })
+	if guarded > g.now.Mono || g.stands(r.Addr) || inForce { // whatever the clock was when it was written
 		a := g.adoptAddress(r.Addr, netip.AddrPortFrom(r.Server, 123), guarded)
 		a.asked, a.port = r.AskedAt, r.Port
 	}

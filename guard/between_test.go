@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"ntpveil/rules"
 )
 
 // What comes between a correction, its acknowledgement, a sync, a sleep and a restart.
@@ -270,5 +272,35 @@ func TestTheLastSyncIsToldByTheClockAsItIs(t *testing.T) {
 	}
 	if last := w.g.Status(w.now).Clock.LastSync; last == nil || w.now.Wall.Sub(*last).Abs() > time.Minute {
 		t.Errorf("last synchronised at %v, it is %v", last, w.now.Wall)
+	}
+}
+
+// TestExposuresAreToldByTheClockAsItIs: who was asked before the first step was not
+// asked long ago, and a restart still knows who was shown which address, even
+// where the ledger has the times of a clock that was wrong.
+func TestExposuresAreToldByTheClockAsItIs(t *testing.T) {
+	w := newIdeal(t, nil)
+	w.stepped(-15 * time.Minute)
+	w.start(time.Second)
+	w.run(time.Minute)
+	look := func(when string) {
+		for _, e := range w.g.Status(w.now).Exposures {
+			if e.AskedAt == nil || w.now.Wall.Sub(*e.AskedAt) > 10*time.Minute || e.AskedAt.After(w.now.Wall) {
+				t.Errorf("%s: %s was asked at %v, it is %s", when, e.Address, e.AskedAt, w.now.Wall)
+			}
+		}
+	}
+	look("after our own step")
+	w.stepped(-5 * time.Hour)
+	w.step(Woke{})
+	look("after another program's step")
+	w.run(time.Minute)
+	look("after the correction of that")
+
+	g := at()
+	g.seen.Shield.Exposed = []rules.Exposed{{Addr: addr("2001:db8:1:1::99"), Until: g.now.Mono + time.Hour}}
+	g.adoptRecord(ExposureRecord{Addr: addr("2001:db8:1:1::99"), Kind: "throw-away", Server: addr("2001:db8:101::1"), GuardedUntil: g.now.Wall.AddDate(-50, 0, 0)})
+	if len(g.addresses) != 1 || g.addresses[0].server.Addr() != addr("2001:db8:101::1") || g.addresses[0].guarded != g.now.Mono+time.Hour {
+		t.Errorf("adopted: %+v", g.addresses)
 	}
 }

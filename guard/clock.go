@@ -237,6 +237,7 @@ func (g *Guard) made(ev ClockSeen, fix Fix, on ground) {
 	g.clock.believed, g.clock.agreedAt = fix.Sync, g.clock.agreedAt.Add(ev.Made)
 	if ev.Made != 0 {
 		g.recordBuckets()
+		g.retell(ev.Made)
 	}
 }
 

@@ -97,6 +97,7 @@ func (g *Guard) watchTime(slept, stepped time.Duration) {
 	case stepped.Abs() > jump && !(g.clock.pending() && (stepped-g.clock.fix.Step).Abs() <= jump):
 		g.note(KindNotice, fmt.Sprintf("the clock was stepped by %s by another program: asking for the time anew", stepped.Round(time.Millisecond)))
 		g.recordBuckets()
+		g.retell(stepped)
 		g.jumped(stepped)
 	default:
 		return

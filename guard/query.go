@@ -177,7 +177,7 @@ func (g *Guard) prepare(q *query) {
 	if !q.keys {
 		q.srv.asked, q.srv.reach, q.srv.failed = min(q.srv.asked+1, 1<<20), q.srv.reach<<1, ""
 	}
-	q.house.asked = g.now.Wall.UTC()
+	q.house.asked, q.house.askedIn = g.now.Wall.UTC(), true
 	g.recordAddress(q.house, "")
 }
 
