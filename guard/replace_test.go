@@ -231,3 +231,23 @@ func TestServersBehindNAT64(t *testing.T) {
 		t.Errorf("places: %q", all)
 	}
 }
+
+// TestWhoWasSilentHasAnotherChance, a day later, where nobody else is to be had.
+func TestWhoWasSilentHasAnotherChance(t *testing.T) {
+	w := newIdeal(t, func(c *Config) { c.Servers, c.Pools = nil, []string{"p.example"} })
+	all := []netip.Addr{addr("2001:db8:101::1"), addr("2001:db8:102::1"), addr("2001:db8:103::1"), addr("2001:db8:104::1"), addr("2001:db8:105::1")}
+	w.dns = map[string][]netip.Addr{"p.example": all}
+	w.start(time.Hour)
+	first, second := w.g.chosenOnes()[0].addr.Addr(), w.g.chosenOnes()[1].addr.Addr()
+	seated := func(a netip.Addr) bool {
+		return slices.ContainsFunc(w.g.chosenOnes(), func(s *server) bool { return s.addr.Addr() == a })
+	}
+	w.silent[first] = true
+	if w.run(12 * time.Hour); seated(first) {
+		t.Fatalf("it keeps its place: %q", w.places())
+	}
+	w.silent[first], w.silent[second] = false, true
+	if w.run(48 * time.Hour); !seated(first) || seated(second) {
+		t.Errorf("places: %q", w.places())
+	}
+}

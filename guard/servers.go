@@ -360,7 +360,7 @@ func (g *Guard) score(a netip.Addr) float64 {
 	}
 	near := false
 	for _, s := range g.servers {
-		if !s.chosen && s.addr.Addr() == a && (!g.due(s.denied) || !g.due(s.shunned) || s.asked > 0 && s.reach == 0) {
+		if !s.chosen && s.addr.Addr() == a && (!g.due(s.denied) || !g.due(s.shunned) || s.asked > 0 && s.reach == 0 && !g.due(s.lastAsk+shunFor)) {
 			return -1 // it had its chance
 		}
 		if !s.chosen {
