@@ -61,6 +61,7 @@ type Daemon struct {
 	fixed    guard.Key // the last correction that was begun
 	saved    guard.Key // the last save
 	ready    bool
+	done     bool // an ordered stop is complete
 	line     string
 	changed  chan struct{} // closed and renewed whenever the status may have changed
 	ended    chan struct{} // closed when the loop takes no more events
@@ -193,6 +194,7 @@ func (d *Daemon) loop(ctx, run context.Context) error {
 			done = d.step(guard.Woke{})
 		case work := <-d.asks:
 			work()
+			done = d.done
 		case <-beat:
 			d.parts.Journal.Notify("WATCHDOG=1")
 		case <-stop:
@@ -238,7 +240,8 @@ func (d *Daemon) step(ev guard.Event) bool {
 	} else {
 		d.timer.Stop()
 	}
-	return plan.Done
+	d.done = plan.Done
+	return d.done
 }
 
 func (d *Daemon) begin(plan guard.Plan) {

@@ -476,6 +476,27 @@ func TestNobodyWaitsForLists(t *testing.T) {
 	}
 }
 
+// TestAStopThatEndsWithinALook ends: whoever steps the last event of it.
+func TestAStopThatEndsWithinALook(t *testing.T) {
+	f := newFake()
+	d, stop := run(t, f)
+	await(t, f, "STATUS=synchronised")
+	err := d.do(t.Context(), func() {
+		for !d.step(guard.Ordered{Key: d.orderKey(), Verb: "stop"}) {
+			d.step(<-d.events)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-d.stopped:
+	case <-time.After(2 * time.Second):
+		t.Error("the loop goes on")
+	}
+	_ = stop()
+}
+
 // endless has lists that are never read to their end.
 type endless struct{ *fake }
 
