@@ -147,7 +147,7 @@
 //	6 No server alone    selection, clock   TestOneHostileServer, TestLimitsOfTheClock, TestVotesAsChronydDoes, TestDelayedOneWay,
 //	                                         TestNetworkDoesNotOutvote, TestMinorityMovesNothing, TestMajorityMeetsTheLimits
 //	7 Evidence           report.go          exposures and the packets dropped to them are counted; no more is claimed
-//	8 Restraint          servers.go         TestWorld, TestTwentyRestarts, TestBuckets
+//	8 Restraint          servers.go         TestWorld, TestTwentyRestarts, TestBuckets, TestDenialsAreKept
 //	9 What it cannot do  report.go          TestRotation, TestNoPrefix, the scenarios
 //
 // # What reaches whom
