@@ -40,6 +40,7 @@ func daemonCmd(o *options) *cobra.Command {
 				c.Observe = c.Observe || observe
 				return c, err
 			}
+			signal.Ignore(syscall.SIGPIPE) // who read our standard error may be gone: that ends nothing
 			choose := func(preset string) (guard.Config, error) { return config.LoadWith(o.config, o.given, preset) }
 			return serve(cmd.Context(), load, choose, cmd.ErrOrStderr())
 		},

@@ -228,6 +228,27 @@ func TestNoDNSAtStart(t *testing.T) {
 	s.stop()
 }
 
+// TestWhoReadsIsGone: a daemon whose standard error leads nowhere any more works, and
+// stops in order.
+func TestWhoReadsIsGone(t *testing.T) {
+	h := install(t, lab.Options{Servers: 4}, basics)
+	s := &service{Cmd: h.program("daemon", "--observe-clock"), host: h, log: newLines()}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	s.Stderr = w
+	err = s.Start()
+	w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.states.await(t, 10*time.Second, func(l string) bool { return l == "READY=1" })
+	h.synced(10 * time.Second)
+	s.stop()
+}
+
 // A reload is all or nothing.
 func TestReload(t *testing.T) {
 	h := install(t, lab.Options{Servers: 4}, basics)
