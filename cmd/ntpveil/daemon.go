@@ -51,6 +51,9 @@ func daemonCmd(o *options) *cobra.Command {
 
 // serve wires the adapters to the daemon and runs it until ctx is done.
 func serve(ctx context.Context, load func() (guard.Config, error), choose func(string) (guard.Config, error), stderr io.Writer) (err error) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP) // first: a reload that comes early would end us
+	defer signal.Stop(hup)
 	c, err := load()
 	if err != nil {
 		return err
@@ -79,7 +82,7 @@ func serve(ctx context.Context, load func() (guard.Config, error), choose func(s
 	if err != nil {
 		return err
 	}
-	return tasks(ctx, daemon.New(parts, c), socket, parts.Journal)
+	return tasks(ctx, daemon.New(parts, c), socket, hup, parts.Journal)
 }
 
 // protect has package nts protect what package query asks.
@@ -124,11 +127,8 @@ func open(parts *daemon.Parts, c guard.Config) (closeAll func() error, err error
 	return closing, nil
 }
 
-// tasks runs the daemon, its socket and its signals under one roof.
-func tasks(ctx context.Context, d *daemon.Daemon, socket *control.Server, j daemon.Journal) error {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+// tasks runs the daemon, its socket and its reloads under one roof.
+func tasks(ctx context.Context, d *daemon.Daemon, socket *control.Server, hup <-chan os.Signal, j daemon.Journal) error {
 	group, run := errgroup.WithContext(ctx)
 	run, end := context.WithCancel(run)
 	group.Go(func() error {

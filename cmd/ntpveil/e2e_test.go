@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"strings"
@@ -247,6 +249,20 @@ func TestWhoReadsIsGone(t *testing.T) {
 	h.states.await(t, 10*time.Second, func(l string) bool { return l == "READY=1" })
 	h.synced(10 * time.Second)
 	s.stop()
+}
+
+// TestAReloadAtTheStart ends nobody: of a signal that nothing takes the service
+// manager would think that it was meant, and not start the daemon again.
+func TestAReloadAtTheStart(t *testing.T) {
+	wrong := errors.New("wrong")
+	err := serve(t.Context(), func() (guard.Config, error) {
+		err := unix.Kill(os.Getpid(), unix.SIGHUP)
+		time.Sleep(50 * time.Millisecond)
+		return guard.Config{}, errors.Join(wrong, err)
+	}, nil, io.Discard)
+	if !errors.Is(err, wrong) {
+		t.Error(err)
+	}
 }
 
 // A reload is all or nothing.
