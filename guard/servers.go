@@ -391,12 +391,8 @@ func (g *Guard) askPools() bool {
 func (g *Guard) seat(a netip.AddrPort, name, pool, why string, ring *keyring) {
 	s := g.server(a)
 	switch {
-	case s == nil:
-		s = &server{addr: a}
-		g.servers = append(g.servers, s)
-		g.forgetServers()
-	case ring != nil: // nobody's that is asked without protection
-		s = &server{addr: a}
+	case s == nil, ring != nil: // one that is asked without protection is nobody else's
+		s = &server{addr: a, chosen: true} // and so is not forgotten right now
 		g.servers = append(g.servers, s)
 		g.forgetServers()
 	}

@@ -86,6 +86,7 @@ func (s *Servo) Observe(readings []Reading) {
 		r := readings[0]
 		s.Restart(r.At, r.Offset, r.Delay)
 	}
+	readings = s.admit(readings)
 	s.shortened(readings)
 	s.meet(readings)
 	s.lean(readings)
@@ -235,21 +236,39 @@ func (s *Servo) index(server netip.AddrPort) int {
 	return -1
 }
 
-// way is the way to a server; a new one, of such a delay, takes the place of the
-// one that was not heard of for longest, where there are too many.
-func (s *Servo) way(server netip.AddrPort, delay float64) *way {
-	s.mean = nil
-	if i := s.index(server); i >= 0 {
-		return s.ways[i]
+// admit makes room for the servers of a round: those that are not in it go, whoever
+// was not heard of for longest first. Of more than there can be room for, those that
+// are known stay, and the readings of the others are left out.
+func (s *Servo) admit(readings []Reading) []Reading {
+	var in []netip.AddrPort
+	fresh := 0
+	for _, known := range []bool{true, false} {
+		for _, r := range readings {
+			if (s.index(r.Server) >= 0) == known && len(in) < maxServers && !slices.Contains(in, r.Server) {
+				in = append(in, r.Server)
+				if !known {
+					fresh++
+				}
+			}
+		}
 	}
-	if len(s.ways) >= maxServers {
-		oldest := 0
+	for len(s.ways)+fresh > maxServers {
+		oldest := -1
 		for i, w := range s.ways {
-			if w.heard < s.ways[oldest].heard {
+			if !slices.Contains(in, w.server) && (oldest < 0 || w.heard < s.ways[oldest].heard) {
 				oldest = i
 			}
 		}
 		s.forget(oldest)
+	}
+	return slices.DeleteFunc(readings, func(r Reading) bool { return !slices.Contains(in, r.Server) })
+}
+
+// way is the way to a server; a new one is of such a delay.
+func (s *Servo) way(server netip.AddrPort, delay float64) *way {
+	s.mean = nil
+	if i := s.index(server); i >= 0 {
+		return s.ways[i]
 	}
 	w := &way{tilt: &s.tilt, server: server, trip: delay}
 	s.ways = append(s.ways, w)

@@ -173,6 +173,31 @@ func TestManyServers(t *testing.T) {
 	}
 }
 
+// TestManyServersInARound: those that are known keep their places.
+func TestManyServersInARound(t *testing.T) {
+	s := New(0, UnknownFreq, 0)
+	round := func(n int, at time.Duration) {
+		var readings []Reading
+		for i := range n {
+			readings = append(readings, Reading{server(n - 1 - i), time.Millisecond, 10 * time.Millisecond, at})
+		}
+		s.Observe(readings)
+		sane(t, s.Estimate(at))
+	}
+	round(5, time.Second)
+	for i := range 10 {
+		round(3*maxServers, time.Duration(i+2)*time.Minute)
+	}
+	for i := range 5 {
+		if k := s.index(server(i)); k < 0 || len(s.ways[k].delays) != 11 {
+			t.Errorf("server %d lost its place", i)
+		}
+	}
+	if len(s.ways) != maxServers || len(s.bank.models[0].x) != firstBias+maxServers {
+		t.Errorf("%d ways, %d states", len(s.ways), len(s.bank.models[0].x))
+	}
+}
+
 // FuzzReadings: any values, of readings and of what is done to the clock, are bearable.
 func FuzzReadings(f *testing.F) {
 	f.Add([]byte{})
