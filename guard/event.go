@@ -45,6 +45,7 @@ type (
 		Made      time.Duration // what was stepped
 		Frequency float64       // ppm by which the kernel makes its clock faster
 		Synced    bool          // at start: it was synchronised in this boot already, and may still count as that
+		Right     bool          // at start: the kernel calls it synchronised, so that nobody stepped it since it was
 		LocalRTC  bool          // the hardware clock holds local time, so that the kernel's stays marked as not synchronised
 		Saved     time.Time     // at start: when the clock was last saved; zero: never
 		Epoch     time.Time     // at start: what the vendor or the admin says is past; zero: nothing

@@ -86,7 +86,7 @@ func (w *ideal) restart() {
 // start sees the empty kernel, and lets a time pass.
 func (w *ideal) start(d time.Duration) *ideal {
 	w.step(Restored{Ledger: Snapshot{Clock: w.clock}})
-	w.step(ClockSeen{Frequency: w.freq, Synced: w.sync, Saved: w.saved.Saved, Epoch: w.saved.Epoch, LocalRTC: w.saved.LocalRTC})
+	w.step(ClockSeen{Frequency: w.freq, Synced: w.sync, Right: w.sync, Saved: w.saved.Saved, Epoch: w.saved.Epoch, LocalRTC: w.saved.LocalRTC})
 	w.step(KernelSeen{})
 	w.run(d)
 	return w

@@ -24,7 +24,9 @@ type saved struct {
 	why   string // why the last one failed
 }
 
-// seeSaved takes what was saved before this run.
+// seeSaved takes what was saved before this run. What is later than a clock that is
+// right was saved by one that was not, and stepped there this one could not come back:
+// clock.max_change.backward forbids it.
 func (g *Guard) seeSaved(ev ClockSeen) {
 	g.saved.floor, g.saved.alive = g.build, ev.Synced
 	for i, at := range []time.Time{ev.Saved, ev.Epoch} {
@@ -32,6 +34,8 @@ func (g *Guard) seeSaved(ev ClockSeen) {
 		case g.incredible(at):
 			g.note(KindNotice, fmt.Sprintf("%s says %s, more than 15 years after this program was built: it is not believed",
 				[...]string{"the saved clock", "clock-epoch"}[i], at.UTC().Format(time.RFC3339)))
+		case i == 0 && ev.Right && at.After(g.now.Wall):
+			g.note(KindNotice, fmt.Sprintf("the saved clock says %s, and the clock, which was synchronised before this start, is not that far: it is not believed", at.UTC().Format(time.RFC3339)))
 		case at.After(g.saved.floor):
 			g.saved.floor = at
 		}

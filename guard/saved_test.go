@@ -110,6 +110,19 @@ func TestASecondRunKnowsWhatTheFirstFound(t *testing.T) {
 	}
 }
 
+// TestARightClockIsNotRevived: the host was synchronised by another time daemon, and
+// long ago the clock was saved by one of ours that ran ahead.
+func TestARightClockIsNotRevived(t *testing.T) {
+	w := newIdeal(t, nil)
+	w.sync, w.saved.Saved = true, w.now.Wall.Add(3*day)
+	w.start(10 * time.Minute)
+	w.wantSynced("as it was found", true)
+	w.saidOnce("the saved clock says 2026-11-04")
+	if slices.ContainsFunc(w.fixes, func(f Fix) bool { return f.Step != 0 }) || !w.saves[len(w.saves)-1].Synced {
+		t.Errorf("fixes %+v, saves %+v", w.fixes, w.saves)
+	}
+}
+
 func TestAnObservedClockIsNeitherRevivedNorSaved(t *testing.T) {
 	w := newIdeal(t, func(c *Config) { c.Observe = true })
 	w.saved.Saved, w.saved.LocalRTC = w.now.Wall.Add(-day), true

@@ -24,7 +24,7 @@ type Clock struct {
 
 // Look is that of the adapter.
 func (m *Clock) Look() guard.ClockSeen {
-	return guard.ClockSeen{Frequency: m.Freq, Synced: m.Sync || m.Told, Saved: m.Saved}
+	return guard.ClockSeen{Frequency: m.Freq, Synced: m.Sync || m.Told, Right: m.Sync, Saved: m.Saved}
 }
 
 // Save is that of the adapter.

@@ -45,7 +45,7 @@ func New(call Call, floor time.Time) *Clock { return &Clock{call: call, floor: f
 func (c *Clock) Look() guard.ClockSeen {
 	freq, synced, err := c.found()
 	saved, epoch, before := c.Files.before()
-	return guard.ClockSeen{Frequency: freq, Synced: synced || c.Files.synced(), LocalRTC: c.Files.localRTC(), Saved: saved, Epoch: epoch, Err: errors.Join(err, before)}
+	return guard.ClockSeen{Frequency: freq, Synced: synced || c.Files.synced(), Right: synced, LocalRTC: c.Files.localRTC(), Saved: saved, Epoch: epoch, Err: errors.Join(err, before)}
 }
 
 // found is by how many ppm the kernel makes its clock faster, and whether it calls it

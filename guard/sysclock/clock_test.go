@@ -149,7 +149,7 @@ func TestTheFrequencyIsTheKernels(t *testing.T) {
 	if seen := c.Look(); seen != (guard.ClockSeen{Frequency: -201.5}) {
 		t.Errorf("%+v", seen)
 	}
-	if status = unix.STA_PLL; !c.Look().Synced {
+	if status = unix.STA_PLL; !c.Look().Synced || !c.Look().Right {
 		t.Error("it says that it is synchronised")
 	}
 }

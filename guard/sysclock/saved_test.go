@@ -63,7 +63,7 @@ func TestWhatWasSavedIsFound(t *testing.T) {
 		t.Errorf("%+v", seen)
 	}
 	place(t, c.Files.Synced, "", may)
-	if !c.Look().Synced {
+	if seen := c.Look(); !seen.Synced || seen.Right {
 		t.Error("another time daemon synchronised it in this boot")
 	}
 }
