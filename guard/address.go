@@ -361,7 +361,7 @@ func (g *Guard) adopt() bool {
 		g.restorePool(p)
 	}
 	if left.Clock.BootID == g.host.BootID {
-		g.clock.forward, g.clock.backward = max(left.Clock.Forward, 0), max(left.Clock.Backward, 0)
+		g.clock.forward, g.clock.backward = min(max(left.Clock.Forward, 0), far), min(max(left.Clock.Backward, 0), far)
 		g.clock.wild = left.Clock.Wild
 	}
 	g.beginSteering(left.Clock)

@@ -50,6 +50,9 @@ type Guard struct {
 	applied applied
 }
 
+// far is farther than anything that is counted, and four of it are a Duration.
+const far = 1 << 60 * time.Nanosecond
+
 // Bounds of everything that the outside can make grow.
 const (
 	maxCandidates = 64   // answers kept of one name
@@ -195,8 +198,9 @@ func (g *Guard) wall(t time.Duration) time.Time {
 }
 
 // mono is the inverse of wall: only as true as the wall clock was when t was written.
+// A time that is none is far enough, and still near enough to reckon with.
 func (g *Guard) mono(t time.Time) time.Duration {
-	return g.now.Mono + t.Sub(g.now.Wall)
+	return g.now.Mono + min(max(t.Sub(g.now.Wall), -far), far)
 }
 
 // jitter spreads a duration by up to a part of it, to either side (RFC 8633: no
