@@ -35,6 +35,7 @@ type Clock struct {
 	call  Call
 	floor time.Time
 	now   func() guard.Instant
+	ours  bool // nothing that another program began is under way any more
 }
 
 // New makes a clock of a system call. floor is the date before which no step may
@@ -82,7 +83,10 @@ func (c *Clock) fix(fix guard.Fix, localRTC bool) error {
 	if !step(tx, fix.Step) {
 		return fmt.Errorf("step by %s: more than clock_adjtime takes on this machine", fix.Step)
 	}
-	if err := c.ours(fix); err != nil {
+	if err := c.unsteered(fix); err != nil {
+		return err
+	}
+	if err := c.takeOver(fix); err != nil {
 		return err
 	}
 	slew(tx, fix.Slew, fix.Over)
@@ -94,14 +98,25 @@ func (c *Clock) fix(fix guard.Fix, localRTC bool) error {
 	return c.adjust(tx)
 }
 
-// ours checks that nobody else steers: the frequency is as it was left.
-func (c *Clock) ours(fix guard.Fix) error {
+// unsteered checks that nobody else steers: the frequency is as it was left.
+func (c *Clock) unsteered(fix guard.Fix) error {
 	found, _, err := c.found()
 	if err != nil || fix.TakeOver || math.Abs(found-fix.Before) <= rounding {
 		return err
 	}
 	return fmt.Errorf("another program steers it: its frequency is %+.3f ppm and was left at %+.3f ppm; "+
 		"stop that program, then `ntpveil sync --step` takes the clock over", found, fix.Before)
+}
+
+// takeOver ends what adjtime(3) of another program began, once: at 500 ppm it goes on
+// for hours after that one, and no correction ends it by itself.
+func (c *Clock) takeOver(fix guard.Fix) error {
+	if c.ours && !fix.TakeOver {
+		return nil
+	}
+	err := c.adjust(&unix.Timex{Modes: unix.ADJ_OFFSET_SINGLESHOT})
+	c.ours = err == nil
+	return err
 }
 
 func (c *Clock) adjust(tx *unix.Timex) error {

@@ -22,11 +22,11 @@ var (
 )
 
 // record makes a clock at a time whose system calls are written down, apart from
-// those that only read.
+// those that only read and the one that ends what another program began.
 func record(at time.Time, fail error) (*Clock, *[]string) {
 	var calls []string
 	c := New(func(tx *unix.Timex) (int, error) {
-		if tx.Modes == 0 {
+		if tx.Modes == 0 || tx.Modes == unix.ADJ_OFFSET_SINGLESHOT {
 			return quiet(tx)
 		}
 		calls = append(calls, text(tx))
@@ -166,6 +166,28 @@ func TestAForeignTick(t *testing.T) {
 	}, build)
 	if seen := c.Fix(guard.Fix{Before: 20, Slew: time.Millisecond}); seen.Err == nil || !strings.Contains(seen.Err.Error(), "+120.000 ppm") || calls != 0 {
 		t.Errorf("%+v, %d calls", seen, calls)
+	}
+}
+
+// TestAForeignSlew ends with the first correction that is made, and where an admin has
+// the clock taken over.
+func TestAForeignSlew(t *testing.T) {
+	ended := 0
+	c := New(func(tx *unix.Timex) (int, error) {
+		if tx.Modes == unix.ADJ_OFFSET_SINGLESHOT && tx.Offset == 0 {
+			ended++
+		}
+		return quiet(tx)
+	}, build)
+	for i, tt := range []struct {
+		fix   guard.Fix
+		ended int
+	}{
+		{guard.Fix{Before: 1}, 0}, {guard.Fix{Slew: time.Millisecond}, 1}, {guard.Fix{Slew: time.Millisecond}, 1}, {guard.Fix{TakeOver: true}, 2},
+	} {
+		if c.Fix(tt.fix); ended != tt.ended {
+			t.Errorf("correction %d: ended %d times", i, ended)
+		}
 	}
 }
 

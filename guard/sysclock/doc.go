@@ -5,7 +5,8 @@
 //     ADJ_OFFSET under STA_PLL, which the kernel lets decay and which does not touch
 //     the frequency (STA_FREQHOLD). ADJ_FREQUENCY carries what was learnt of the
 //     crystal alone: a program that is killed leaves no other drift behind.
-//   - A correction is one system call: all of it happens, or none.
+//   - A correction is one system call: all of it happens, or none. Before the first
+//     one the slew ends that another program began by adjtime(3), as openntpd does.
 //   - The frequency is all that the kernel makes its clock faster by, ADJ_TICK included,
 //     which goes back to what it is by nature.
 //   - Where the frequency is not as it was left, another program steers the clock:

@@ -51,6 +51,7 @@ func TestKernelsClock(t *testing.T) {
 		t.Fatal("this is no machine of its own")
 	}
 	k := realClock{t, New(Kernel, may.AddDate(-1, 0, 0))}
+	t.Run("foreign slew", k.foreignSlew)
 	t.Run("step", k.step)
 	t.Run("jump", k.jump)
 	t.Run("slew", k.slew)
@@ -73,6 +74,18 @@ func (k realClock) must(fix guard.Fix) guard.ClockSeen {
 		k.Fatal(seen.Err)
 	}
 	return seen
+}
+
+// foreignSlew: what adjtime(3) of another program left ends with our first correction.
+func (k realClock) foreignSlew(t *testing.T) {
+	if _, err := Kernel(&unix.Timex{Modes: unix.ADJ_OFFSET_SINGLESHOT, Offset: 10_000_000}); err != nil {
+		t.Fatal(err)
+	}
+	k.must(guard.Fix{Sync: true, Error: time.Millisecond})
+	left := unix.Timex{Modes: unix.ADJ_OFFSET_SS_READ}
+	if _, err := Kernel(&left); err != nil || left.Offset != 0 {
+		t.Errorf("%d us are left, %v", left.Offset, err)
+	}
 }
 
 func (k realClock) step(t *testing.T) {
