@@ -177,7 +177,7 @@ func TestAShorterPollHoldsAtOnce(t *testing.T) {
 
 // TestASmallJumpIsNoticedAtOnce: half a second is enough for what depends on the time.
 func TestASmallJumpIsNoticedAtOnce(t *testing.T) {
-	for _, by := range []time.Duration{700 * time.Millisecond, -150 * time.Millisecond} {
+	for _, by := range []time.Duration{700 * time.Millisecond, -150 * time.Millisecond, 20 * time.Millisecond} {
 		w := newIdeal(t, nil)
 		w.start(10 * time.Hour)
 		asked := w.asked[liar]

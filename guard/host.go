@@ -84,8 +84,8 @@ const noNetwork = "there is no default route"
 func (n network) usable() bool { return n.source4.IsValid() || n.source6.IsValid() }
 
 const (
-	awake = 2 * time.Second        // a suspend is longer
-	jump  = 100 * time.Millisecond // no slew parts the wall clock from boottime: what does so far is a step
+	awake = 2 * time.Second       // a suspend is longer
+	jump  = 10 * time.Millisecond // no slew parts the wall clock from boottime: what does is a step, but for how near the two can be read
 )
 
 // watchTime acts on a suspend and on a step of the wall clock by somebody else.
