@@ -58,8 +58,12 @@ func TestALateReportIsBelieved(t *testing.T) {
 	for len(w.late) == 0 {
 		w.run(time.Second / 4)
 	}
+	before := w.clock.Forward + w.clock.Backward
 	w.run(2 * correctWithin)
 	w.report()
+	if w.clock.Forward+w.clock.Backward == before {
+		t.Error("the next run would not know of it")
+	}
 	w.run(time.Hour)
 	w.wantSynced("an hour later", true)
 	if w.said("another program") {
@@ -200,6 +204,26 @@ func TestAnObservedSleep(t *testing.T) {
 	w.sleep()
 	w.step(Woke{})
 	w.wantSynced("after a sleep, without an answer", false)
+}
+
+// TestAStopWaitsForTheCorrection: what it moved the clock by is on disk before the end,
+// or the next run would have the whole of clock.max_change again.
+func TestAStopWaitsForTheCorrection(t *testing.T) {
+	w := newIdeal(t, func(c *Config) { c.Rotate = "off" })
+	w.stepped(-900 * time.Second)
+	w.lateFix = true
+	w.start(0)
+	for !w.g.clock.pending() {
+		w.run(time.Second / 4)
+	}
+	if why := w.order("stop", 0); why != "none" || w.plan.Done {
+		t.Errorf("%q, done %t before the correction was reported", why, w.plan.Done)
+	}
+	w.lateFix = false
+	w.step(w.late[0])
+	if w.clock.Forward != 900*time.Second || !w.plan.Done {
+		t.Errorf("%+v, done %t", w.clock, w.plan.Done)
+	}
 }
 
 // TestAJumpEndsASlew, in the kernel, and in what we think that it still does.

@@ -210,7 +210,13 @@ func (g *Guard) seeClock(ev ClockSeen) {
 		g.disown()
 	}
 	g.endSyncs("")
-	g.record(Record{Kind: KindClock, Text: corrected(fix, c.distance),
+	g.recordClock(fix, corrected(fix, c.distance))
+}
+
+// recordClock has the ledger keep what was made of the clock in this boot, and how it goes.
+func (g *Guard) recordClock(fix Fix, text string) {
+	c := &g.clock
+	g.record(Record{Kind: KindClock, Text: text,
 		Clock: &ClockRecord{BootID: g.host.BootID, Forward: c.forward, Backward: c.backward, Wild: c.wild, CorrectedAt: g.now.Wall.UTC(),
 			Frequency: fix.Frequency, Skew: c.steer.Estimate(g.now.Mono).Skew * ppm}})
 }
@@ -226,6 +232,9 @@ func (g *Guard) seeLate(ev ClockSeen) {
 	c.late = Fix{}
 	if ev.Err == nil {
 		g.made(ev, fix, c.lateGround)
+		if c.lateGround < refused {
+			g.recordClock(fix, corrected(fix, c.distance)+", and reported late")
+		}
 		g.disown()
 	}
 }

@@ -164,7 +164,7 @@ func (g *Guard) advanceOrders() bool {
 			return false
 		}
 	}
-	if g.saved.save.Key != 0 && !g.due(o.stopBy) {
+	if (g.clock.pending() || g.saved.save.Key != 0) && !g.due(o.stopBy) {
 		return false
 	}
 	if len(g.ledger.records) > 0 && g.ledger.err == nil && !g.due(o.stopBy) {
