@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -284,6 +285,26 @@ func TestAnotherNetworkDuringASync(t *testing.T) {
 	w.run(15 * time.Second)
 	if w.asked[liar] == asked {
 		t.Errorf("the next sync comes in %s", w.g.round.next-w.now.Mono)
+	}
+}
+
+// TestWhatWasRefusedIsNoSync: an admin who finds a clock that is not synchronised wants
+// to know since when.
+func TestWhatWasRefusedIsNoSync(t *testing.T) {
+	w := newIdeal(t, nil)
+	w.stepped(-5000 * time.Second)
+	w.start(time.Hour)
+	if s := w.g.Status(w.now).Clock; s.LastSync != nil || s.Stratum == 0 || s.Offset < 4999 {
+		t.Errorf("%+v", s)
+	}
+	w.order("step", time.Minute)
+	w.run(time.Hour)
+	w.truth += 5000 * time.Second
+	w.run(12 * time.Hour)
+	w.fixErr = errors.New("operation not permitted")
+	w.order("step", time.Hour)
+	if last := w.g.Status(w.now).Clock.LastSync; last == nil || w.now.Wall.Sub(*last) < 12*time.Hour {
+		t.Errorf("last synchronised at %v, it is %v", last, w.now.Wall)
 	}
 }
 

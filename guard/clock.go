@@ -18,8 +18,8 @@ const (
 type clock struct {
 	rounds      int
 	agreed      bool          // the last correction, or observation, holds
-	lastAgreed  time.Duration // 0: never
-	agreedAt    time.Time
+	lastAgreed  time.Duration // when a vote was won last; 0: never
+	syncedAt    time.Time     // when the clock was corrected last, or observed; zero: never
 	frequency   float64       // the kernel's, ppm
 	offset      time.Duration // that the disciplined clock lacked at the last agreeing sync, by the servo's estimate
 	steer       steering
@@ -110,7 +110,7 @@ func (g *Guard) pretend(freq float64) {
 		fix.Step, fix.Slew = c.offset, 0
 	}
 	g.steered(g.now, fix, fix.Step)
-	c.agreed, c.why = true, ""
+	c.agreed, c.why, c.syncedAt = true, "", g.now.Wall.UTC()
 	g.record(Record{Kind: KindClock, Text: fmt.Sprintf("observed: offset %+.6f s, root distance %.6f s",
 		(g.virtual(g.now.Mono) + g.behind()).Seconds(), c.distance.Seconds())})
 }
@@ -203,7 +203,7 @@ func (g *Guard) seeClock(ev ClockSeen) {
 	if c.fixGround >= refused {
 		return
 	}
-	c.agreed, c.why = !c.spoiled, ""
+	c.agreed, c.why, c.syncedAt = !c.spoiled, "", ev.At.Wall.UTC()
 	g.saved.dead, g.saved.next = false, g.now.Mono
 	if c.spoiled {
 		g.endSyncs("the clock was changed as soon as it was corrected")
@@ -243,7 +243,7 @@ func (g *Guard) seeLate(ev ClockSeen) {
 func (g *Guard) made(ev ClockSeen, fix Fix, on ground) {
 	g.count(on, ev.Made+fix.Slew, g.beyondHonest())
 	g.steered(ev.At, fix, ev.Made)
-	g.clock.believed, g.clock.agreedAt = fix.Sync, g.clock.agreedAt.Add(ev.Made)
+	g.clock.believed = fix.Sync
 	if ev.Made != 0 {
 		g.recordBuckets()
 		g.retell(ev.Made)

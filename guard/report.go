@@ -38,7 +38,9 @@ func (g *Guard) clockStatus() ClockStatus {
 	}
 	if c.lastAgreed != 0 {
 		s.RootDistance = g.distance().Seconds()
-		s.LastSync = &c.agreedAt
+	}
+	if !c.syncedAt.IsZero() {
+		s.LastSync = &c.syncedAt
 	}
 	if g.synced() {
 		s.Leap = [...]string{"normal", "insert", "delete", "unsynchronized"}[c.leap&3]

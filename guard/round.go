@@ -234,7 +234,7 @@ func (g *Guard) agree(res selection.Result, from []*server) {
 		c.stepAllowed = true
 	}
 	est := g.learn(res, from)
-	c.lastAgreed, c.agreedAt = g.now.Mono, g.now.Wall.UTC()
+	c.lastAgreed = g.now.Mono
 	c.offset, c.distance = est.Offset, res.Error+(est.Offset-offset).Abs()
 	c.stratum, c.leap = res.Stratum, res.Leap
 	freq := c.steer.base + est.Freq*ppm

@@ -299,7 +299,7 @@ func TestScreens(t *testing.T) {
 func TestNothingMeasured(t *testing.T) {
 	file, socket := configured(t, "")
 	f := serving(t, socket)
-	f.status.Clock.LastSync, f.status.Servers[0].Stratum = nil, 0
+	f.status.Clock.LastSync, f.status.Clock.Stratum, f.status.Servers[0].Stratum = nil, 0, 0
 	if _, out, _ := cli(t, "--config", file, "status"); !strings.Contains(out, "not measured yet") || strings.Contains(out, "0.000000") {
 		t.Error(out)
 	}

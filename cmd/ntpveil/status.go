@@ -157,7 +157,7 @@ func listsText(w io.Writer, lists []guard.ListStatus) string {
 
 // clockText has no figures where nothing was measured: zeros would look perfect.
 func clockText(c guard.ClockStatus) string {
-	if c.LastSync == nil {
+	if c.Stratum == 0 {
 		return c.Mode + ", not measured yet"
 	}
 	return fmt.Sprintf("%s, offset %+.6f s, root distance %.6f s, stratum %d, leap %s", c.Mode, c.Offset, c.RootDistance, c.Stratum, c.Leap)
