@@ -360,10 +360,7 @@ func (g *Guard) adopt() bool {
 	for _, p := range left.Pools {
 		g.restorePool(p)
 	}
-	if left.Clock.BootID == g.host.BootID {
-		g.clock.forward, g.clock.backward = min(max(left.Clock.Forward, 0), far), min(max(left.Clock.Backward, 0), far)
-		g.clock.wild = left.Clock.Wild
-	}
+	g.restoreSums(&left.Clock)
 	g.beginSteering(left.Clock)
 	g.findDead(left.Clock)
 	g.revive()

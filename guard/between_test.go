@@ -207,6 +207,72 @@ func TestAnObservedSleep(t *testing.T) {
 	w.wantSynced("after a sleep, without an answer", false)
 }
 
+// TestKilledBesideAStep: that a step was made is known to the next run though nobody
+// told the one that was killed, and that it was not made, too.
+func TestKilledBesideAStep(t *testing.T) {
+	for _, made := range []bool{true, false} {
+		for _, dead := range []bool{true, false} {
+			w := newIdeal(t, nil)
+			off := 900 * time.Second
+			if dead {
+				off = 400 * day
+			}
+			w.stepped(-off)
+			w.start(0)
+			w.lateFix, w.holdFix = made, !made
+			for !w.g.clock.pending() {
+				w.run(time.Second / 4)
+			}
+			w.late, w.lateFix, w.holdFix = nil, false, false
+			w.restart()
+			w.run(10 * time.Minute)
+			w.wantSynced("after the kill", true)
+			w.stepped(-off)
+			w.run(10 * time.Minute)
+			w.wantSynced("a second time", false)
+			if f := w.g.clock.forward; (f > off/2) == dead {
+				t.Errorf("made %t, dead %t: %s are counted", made, dead, f)
+			}
+		}
+	}
+}
+
+// TestAStepThatWaits for the disk is not made of a clock that is another one by then.
+func TestAStepThatWaits(t *testing.T) {
+	w := newIdeal(t, nil)
+	w.stepped(-900 * time.Second)
+	w.holdDisk = true
+	for w.start(0); !w.g.clock.pending(); {
+		w.run(time.Second / 4)
+	}
+	w.stepped(900 * time.Second) // another program sets it right
+	w.step(Woke{})
+	w.holdDisk = false
+	w.run(10 * time.Minute)
+	w.wantSynced("set right by another program", true)
+	for _, f := range w.fixes {
+		if f.Step != 0 {
+			t.Errorf("stepped by %s", f.Step)
+		}
+	}
+}
+
+// TestAStepThatFailed is not counted, though another program makes the same one.
+func TestAStepThatFailed(t *testing.T) {
+	w := newIdeal(t, nil)
+	w.stepped(-900 * time.Second)
+	w.fixErr = errors.New("operation not permitted")
+	w.start(time.Minute)
+	w.stepped(w.truth)
+	w.fixErr = nil
+	w.restart()
+	w.run(10 * time.Minute)
+	if f := w.g.clock.forward; f > time.Second || len(w.fixes) == 0 {
+		t.Errorf("%s are counted", f)
+	}
+	w.wantSynced("set right by another program", true)
+}
+
 // TestAStopWaitsForTheCorrection: what it moved the clock by is on disk before the end,
 // or the next run would have the whole of clock.max_change again.
 func TestAStopWaitsForTheCorrection(t *testing.T) {

@@ -30,6 +30,7 @@ type clock struct {
 	why         string        // why the last sync moved nothing
 	stepAllowed bool          // at start, and after a resume, a pause, a network return
 	fix         Fix
+	fixRecord   Key // which it waits for; 0: none
 	fixBy       time.Duration
 	fixGround   ground
 	late        Fix // one that was given up, and may have been made all the same
@@ -83,12 +84,61 @@ func (g *Guard) correct(freq float64) {
 	}
 	c.spoiled = false
 	g.intend(fix, on)
+	if fix.Step != 0 && on != ordered {
+		g.announce(fix.Step)
+	}
+}
+
+// announce has the ledger keep that a step is about to be made, which waits for it:
+// else a daemon that is killed right after it would have the whole of clock.max_change
+// once more. 0: it was not made.
+func (g *Guard) announce(step time.Duration) {
+	r := g.clockRecord(g.clock.fix)
+	r.Dead, r.Step, r.Boot = g.saved.dead, step, g.bootedAt()
+	g.clock.fixRecord = g.record(Record{Kind: KindClock, Clock: &r})
+}
+
+// underWay reports whether a correction is planned that the clock may have by now.
+func (g *Guard) underWay() bool { return g.clock.pending() && g.ledger.wrote(g.clock.fixRecord) }
+
+// recall gives up a correction that still waits, of a clock that is another one by now.
+func (g *Guard) recall() {
+	if g.clock.pending() && !g.underWay() {
+		g.giveUp("the clock was changed before it was corrected")
+	}
+}
+
+// bootedAt is what the clock, as it is, would have shown when the host booted. Only
+// steps change it.
+func (g *Guard) bootedAt() time.Time { return g.now.Wall.Add(-g.now.Boot).UTC() }
+
+// restoreSums takes over what earlier runs in this boot made of the clock, the step
+// included that the last one was killed beside, if it was made.
+func (g *Guard) restoreSums(left *ClockRecord) {
+	c := &g.clock
+	if left.BootID != g.host.BootID {
+		return
+	}
+	c.forward, c.backward = min(max(left.Forward, 0), far), min(max(left.Backward, 0), far)
+	c.wild = left.Wild
+	step := min(max(left.Step, -far), far)
+	if step == 0 || (g.bootedAt().Sub(left.Boot)-step).Abs() > step.Abs()/2 {
+		return
+	}
+	on := within
+	if step > 0 && !c.wild && (left.Dead || left.Boot.Add(g.now.Boot).Before(g.build)) {
+		on = deadClock
+	}
+	g.count(on, step)
+	left.Forward, left.Backward, left.Wild, left.Dead, left.Step = c.forward, c.backward, c.wild, false, 0
+	r := *left
+	g.record(Record{Kind: KindClock, Clock: &r})
 }
 
 // intend puts a correction into the plan, with a key of its own.
 func (g *Guard) intend(fix Fix, on ground) {
 	fix.Key = g.key()
-	g.clock.fix, g.clock.fixGround, g.clock.fixBy = fix, on, g.now.Mono+correctWithin
+	g.clock.fix, g.clock.fixGround, g.clock.fixBy, g.clock.fixRecord = fix, on, g.now.Mono+correctWithin, 0
 }
 
 // disown tells the kernel that its clock is believed no longer. A step it knows
@@ -195,6 +245,9 @@ func (g *Guard) seeClock(ev ClockSeen) {
 	}
 	fix := c.fix
 	if ev.Err != nil {
+		if c.fixRecord != 0 {
+			g.announce(0)
+		}
 		g.giveUp(ev.Err.Error())
 		return
 	}
@@ -215,10 +268,14 @@ func (g *Guard) seeClock(ev ClockSeen) {
 
 // recordClock has the ledger keep what was made of the clock in this boot, and how it goes.
 func (g *Guard) recordClock(fix Fix, text string) {
+	r := g.clockRecord(fix)
+	g.record(Record{Kind: KindClock, Text: text, Clock: &r})
+}
+
+func (g *Guard) clockRecord(fix Fix) ClockRecord {
 	c := &g.clock
-	g.record(Record{Kind: KindClock, Text: text,
-		Clock: &ClockRecord{BootID: g.host.BootID, Forward: c.forward, Backward: c.backward, Wild: c.wild, CorrectedAt: g.now.Wall.UTC(),
-			Frequency: fix.Frequency, Skew: c.steer.Estimate(g.now.Mono).Skew * ppm}})
+	return ClockRecord{BootID: g.host.BootID, Forward: c.forward, Backward: c.backward, Wild: c.wild, CorrectedAt: g.now.Wall.UTC(),
+		Frequency: fix.Frequency, Skew: c.steer.Estimate(g.now.Mono).Skew * ppm}
 }
 
 // seeLate believes the report of a correction that was given up. The clock is as it
@@ -288,7 +345,7 @@ func corrected(fix Fix, distance time.Duration) string {
 }
 
 func (g *Guard) planFix() Fix {
-	if g.clock.pending() && g.due(g.clock.fixBy) {
+	if g.clock.pending() && (g.due(g.clock.fixBy) || !g.underWay()) {
 		return Fix{}
 	}
 	return g.clock.fix

@@ -92,9 +92,11 @@ const (
 func (g *Guard) watchTime(slept, stepped time.Duration) {
 	switch {
 	case slept > awake:
+		g.recall()
 		g.note(KindNotice, fmt.Sprintf("the host slept for %s: asking for the time anew", slept.Round(time.Second)))
 		g.disown()
-	case stepped.Abs() > jump && !(g.clock.pending() && (stepped-g.clock.fix.Step).Abs() <= jump):
+	case stepped.Abs() > jump && !(g.underWay() && (stepped-g.clock.fix.Step).Abs() <= jump):
+		g.recall()
 		g.note(KindNotice, fmt.Sprintf("the clock was stepped by %s by another program: asking for the time anew", stepped.Round(time.Millisecond)))
 		g.recordBuckets()
 		g.retell(stepped)

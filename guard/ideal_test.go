@@ -35,6 +35,7 @@ type ideal struct {
 	fixErr   error         // of every correction
 	clock    ClockRecord   // the last one
 	holdFix  bool          // corrections are not made
+	holdDisk bool          // while one is planned, no record is written
 	lateFix  bool          // they are made, and reported by report
 	late     []ClockSeen   // to be reported
 	sync     bool          // what the kernel was told last,
@@ -181,7 +182,7 @@ func (w *ideal) next() Event {
 		w.saves = append(w.saves, s)
 		return Saved{Key: s.Key, Err: w.saveErr}
 	}
-	if n := len(p.Records); n > 0 {
+	if n := len(p.Records); n > 0 && !(w.holdDisk && w.g.clock.pending()) {
 		for _, r := range p.Records {
 			w.notes = append(w.notes, r.Text)
 			if r.Clock != nil {

@@ -130,6 +130,5 @@ func (g *Guard) disarmLeap() {
 		return
 	}
 	g.note(KindNotice, "leap second disarmed: the majority that announced it is gone")
-	c.fix = Fix{Key: g.key(), Frequency: c.frequency, Before: c.frequency, Error: g.distance(), Sync: g.synced()}
-	c.fixGround, c.fixBy = disarming, g.now.Mono+correctWithin
+	g.intend(Fix{Frequency: c.frequency, Before: c.frequency, Error: g.distance(), Sync: g.synced()}, disarming)
 }

@@ -185,6 +185,9 @@ type ClockRecord struct {
 	Frequency         float64       `json:"frequency_ppm"` // that the kernel was given
 	Skew              float64       `json:"skew_ppm"`      // its standard deviation; 0: nothing was learnt
 	Dead              bool          `json:"dead"`          // at boot it was before what had been saved, and was not corrected yet
+
+	Step time.Duration `json:"step,omitzero"` // that is about to be made and not in the sums yet: by a clock
+	Boot time.Time     `json:"boot,omitzero"` // that showed this when the host booted
 }
 
 // NTSRecord is what a key exchange left, as the ledger keeps it, keyed by Name.

@@ -57,7 +57,7 @@ func (g *Guard) findDead(left ClockRecord) {
 		return
 	}
 	s.dead = !s.alive && g.now.Wall.Add(-g.now.Boot).Before(s.floor)
-	left.BootID, left.Forward, left.Backward, left.Wild, left.Dead = g.host.BootID, 0, 0, false, s.dead
+	left.BootID, left.Forward, left.Backward, left.Wild, left.Dead, left.Step = g.host.BootID, 0, 0, false, s.dead, 0
 	g.record(Record{Kind: KindClock, Clock: &left})
 }
 

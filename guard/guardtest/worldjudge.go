@@ -27,7 +27,8 @@ type judge struct {
 	reload   time.Duration                // when the configuration last changed
 	applied  time.Duration                // when a preset last was
 	answers  int                          // good samples since the last Fix
-	others   bool                         // another than the network's server gave one in this life
+	others4  bool                         // another than the network's server gave one to this configuration over IPv4,
+	others6  bool                         // over IPv6, since that was there last
 	flushed  bool
 	vanished bool
 	moved    bool
@@ -53,7 +54,7 @@ func (j *judge) newLife() {
 	if j.made == nil {
 		j.made, j.from = map[netip.Addr]bool{}, map[netip.Addr]time.Duration{}
 	}
-	j.answers, j.others = 0, false
+	j.answers, j.others4, j.others6 = 0, false, false
 }
 
 // told notes what the core was told to stand, and what no longer does.
@@ -299,7 +300,8 @@ func (w *World) judgeRate(a netip.Addr) {
 func (j *judge) answered(ev guard.Answered, from netip.Addr) {
 	if ev.Err == nil && ev.Kiss == "" {
 		j.answers++
-		j.others = j.others || from != networks
+		j.others4 = j.others4 || from != networks && from.Is4()
+		j.others6 = j.others6 || from != networks && from.Is6()
 	}
 }
 
@@ -318,7 +320,7 @@ func (w *World) judgeFix(f guard.Fix) {
 		return
 	}
 	enough := w.conf.MinAgree
-	if w.conf.DHCP == "join" && !j.others { // there is but one that the network names, and no other answers
+	if w.conf.DHCP == "join" && !j.others4 && !j.others6 { // there is but one that the network names, and no other answers
 		enough = 1
 	}
 	if j.answers < enough {
