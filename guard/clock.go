@@ -147,6 +147,7 @@ func (g *Guard) intend(fix Fix, on ground) {
 func (g *Guard) disown() {
 	c := &g.clock
 	if c.believed && !c.pending() && !g.conf.Observe {
+		c.leap = 0
 		g.intend(Fix{Error: unsyncAt, Frequency: honest(c.frequency), Before: c.frequency}, refused)
 	}
 }

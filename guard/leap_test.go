@@ -174,6 +174,26 @@ func TestLeapSecondIsDisarmed(t *testing.T) {
 	}
 }
 
+// TestASleepDisarms: the kernel is told of no leap second as long as nobody knows what
+// the clock is, and no other program is blamed for it.
+func TestASleepDisarms(t *testing.T) {
+	w := newYear(t, 1, nil)
+	w.start(20 * time.Minute)
+	w.silence(true)
+	w.now.Boot, w.now.Wall = w.now.Boot+10*time.Minute, w.now.Wall.Add(10*time.Minute)
+	w.step(Woke{})
+	w.until(time.Minute, nil)
+	if w.armed != 0 || w.said("another program") {
+		t.Errorf("told %d, the journal says %q", w.armed, w.notes)
+	}
+	w.silence(false)
+	w.until(20*time.Minute, nil)
+	w.wantSynced("asked anew", true)
+	if w.truth.Abs() > time.Millisecond {
+		t.Errorf("the clock is off by %s", w.truth)
+	}
+}
+
 // TestLateForLeap: after it some have stepped, some smear, some are late. Groups
 // that disagree move nothing and are named, and so does a majority that is late.
 func TestLateForLeap(t *testing.T) {
