@@ -27,8 +27,7 @@ type judge struct {
 	reload   time.Duration                // when the configuration last changed
 	applied  time.Duration                // when a preset last was
 	answers  int                          // good samples since the last Fix
-	others4  bool                         // another than the network's server gave one to this configuration over IPv4,
-	others6  bool                         // over IPv6, since that was there last
+	gave     map[netip.Addr]bool          // who gave one to this life
 	flushed  bool
 	vanished bool
 	moved    bool
@@ -54,7 +53,7 @@ func (j *judge) newLife() {
 	if j.made == nil {
 		j.made, j.from = map[netip.Addr]bool{}, map[netip.Addr]time.Duration{}
 	}
-	j.answers, j.others4, j.others6 = 0, false, false
+	j.answers, j.gave = 0, map[netip.Addr]bool{}
 }
 
 // told notes what the core was told to stand, and what no longer does.
@@ -300,9 +299,17 @@ func (w *World) judgeRate(a netip.Addr) {
 func (j *judge) answered(ev guard.Answered, from netip.Addr) {
 	if ev.Err == nil && ev.Kiss == "" {
 		j.answers++
-		j.others4 = j.others4 || from != networks && from.Is4()
-		j.others6 = j.others6 || from != networks && from.Is6()
+		j.gave[from] = true
 	}
+}
+
+// othersAnswer reports whether somebody did whom the network did not name, who still
+// has a place and can be reached.
+func (w *World) othersAnswer() bool {
+	return slices.ContainsFunc(w.guard.Status(w.now).Servers, func(s guard.ServerStatus) bool {
+		a := netip.MustParseAddr(s.Address)
+		return a != networks && w.judge.gave[a] && (a.Is4() || !w.net.noV6)
+	})
 }
 
 // oneBurst is how far apart exchanges may be that are one exposure.
@@ -320,7 +327,7 @@ func (w *World) judgeFix(f guard.Fix) {
 		return
 	}
 	enough := w.conf.MinAgree
-	if w.conf.DHCP == "join" && !j.others4 && !j.others6 { // there is but one that the network names, and no other answers
+	if w.conf.DHCP == "join" && !w.othersAnswer() { // there is but one that the network names
 		enough = 1
 	}
 	if j.answers < enough {

@@ -262,7 +262,7 @@ func (w *World) newPrefix() {
 
 func (w *World) loseV6() {
 	w.logf("mischief: no IPv6")
-	w.net.noV6, w.judge.others6 = true, false
+	w.net.noV6 = true
 	w.tellHost()
 	w.in(w.soon(10*time.Minute), 0, func() { w.net.noV6 = false; w.tellHost() })
 }
@@ -294,7 +294,7 @@ func (w *World) loseAddress() {
 func (w *World) reload() {
 	w.logf("mischief: reload")
 	w.conf = w.randomConfig()
-	w.judge.reload, w.judge.others4, w.judge.others6 = w.now.Mono, false, false
+	w.judge.reload = w.now.Mono
 	w.step(guard.Configured{Config: w.conf})
 }
 
