@@ -114,9 +114,10 @@ func (t Table) Text(now time.Duration) string {
 
 // Replacing is String behind what removes the table that is there, all in one
 // transaction: made first, so that there is one to remove.
-func (t Table) Replacing() string {
-	return fmt.Sprintf("table inet %[1]s\ndelete table inet %[1]s\n%[2]s", t.Name, t)
-}
+func (t Table) Replacing() string { return Removing() + t.String() }
+
+// Removing is nft text that removes the table, and is no error where there is none.
+func Removing() string { return fmt.Sprintf("table inet %[1]s\ndelete table inet %[1]s\n", TableName) }
 
 // Renewing is String behind what empties the chains and the sets without
 // deadlines: what was learnt stays. nft refuses it where a set that is there was

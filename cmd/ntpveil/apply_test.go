@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -431,6 +432,36 @@ func TestShieldWinsWithoutADaemon(t *testing.T) {
 	h.awaitTable("applied", 0, said)
 	if text := h.must("diff", "lockdown"); text != "" {
 		t.Errorf("what is applied differs:\n%s", text)
+	}
+}
+
+// TestShieldThatIsOffWithoutADaemon: nothing is put up, and what the companion's unit
+// loads takes away what is there.
+func TestShieldThatIsOffWithoutADaemon(t *testing.T) {
+	h := install(t, lab.Options{}, basics)
+	h.must("apply", "companion", "--confirm", "0")
+	h.configure(basics + "[shield]\nmode = \"off\"\n")
+	const why = "the shield is switched off (shield.mode)"
+	h.refused(1, why, "apply", "server", "--confirm", "0")
+	h.refused(1, why, "diff", "server")
+	h.awaitTable("refused", 0, preset("companion"))
+	if text := h.must("render", "companion"); !strings.Contains(text, why) || strings.Contains(text, "table") {
+		t.Errorf("rendered:\n%s", text)
+	}
+	for _, how := range []string{"--renew", "--replace"} { // the second finds none
+		load := h.rules("render", "companion", how)
+		text, err := load.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		nft := h.lab.Host.Command(t.Context(), "nft", "-f", "-")
+		nft.Stdin = bytes.NewReader(text)
+		if out, err := nft.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v: %s", how, err, out)
+		}
+		if out, err := h.nft("list", "tables"); err != nil || len(out) > 0 {
+			t.Errorf("%s: %v: %s", how, err, out)
+		}
 	}
 }
 

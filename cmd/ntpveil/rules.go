@@ -128,11 +128,16 @@ func rulesRenderCmd(o *options) *cobra.Command {
 				return usageError{errors.New("render preset: --replace and --renew exclude one another")}
 			}
 			table, err := o.render(p, cmd.ErrOrStderr())
-			if err != nil {
+			off := errors.Is(err, errOff)
+			if off {
+				fmt.Fprintf(cmd.ErrOrStderr(), "ntpveil: %v: no rules\n", err)
+			} else if err != nil {
 				return err
 			}
 			text := table.String()
 			switch {
+			case off && (replace || renew):
+				text = rules.Removing()
 			case replace:
 				text = table.Replacing()
 			case renew:
@@ -159,12 +164,18 @@ func (o *options) render(p rules.Preset, stderr io.Writer) (rules.Table, error) 
 	return rules.Compile(s)
 }
 
+// errOff says why there are no rules, in the daemon's words.
+var errOff = errors.New("the shield is switched off (shield.mode)")
+
 // onThisHost is the rule set of a preset with what [shield] says over it and the facts
-// of this host.
+// of this host; errOff where it says that there is to be none.
 func (o *options) onThisHost(p rules.Preset, stderr io.Writer) (rules.Shield, error) {
 	p, err := config.Over(o.config, o.given, p)
 	if err != nil {
 		return rules.Shield{}, usageError{err}
+	}
+	if p.Mode == rules.Off {
+		return rules.Shield{}, fmt.Errorf("render preset %s: %w", p.Name, errOff)
 	}
 	host, err := ipaddr.Look(ipaddr.Options{}, "")
 	if err != nil {

@@ -280,7 +280,7 @@ func TestOverWithoutADaemon(t *testing.T) {
 	write(t, main, "[time]\nuse = 0\n[shield]\nallow = [\"tcp/8443\"]\nmode = \"observe\"\npreset = \"none\"\n")
 	write(t, filepath.Join(dir, "conf.d", "a.toml"), "[shield]\ntrusted = [\"2001:db8::/32\"]\nmode = \"off\"\n")
 	got, err := Over(main, true, p)
-	if err != nil || len(got.Allow) != 1 || got.Allow[0].Port != 8443 || len(got.Trusted) != 1 || got.Mode != p.Mode || got.Hold != p.Hold || got.Name != p.Name {
+	if err != nil || len(got.Allow) != 1 || got.Allow[0].Port != 8443 || len(got.Trusted) != 1 || got.Mode != rules.Off || got.Hold != p.Hold || got.Name != p.Name {
 		t.Errorf("%+v, %v", got, err)
 	}
 	if got, err := Over(filepath.Join(dir, "sub", "none.toml"), false, p); err != nil || !reflect.DeepEqual(got, p) {

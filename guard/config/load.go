@@ -106,7 +106,10 @@ func Over(path string, named bool, p rules.Preset) (rules.Preset, error) {
 		return p, errs.Sorted(files)
 	}
 	d.Written = saidOf(written)
-	return d.Over(p), nil
+	if p = d.Over(p); d.Written.Mode {
+		p.Mode = d.Shield // no daemon is there to hold a shield back that is off
+	}
+	return p, nil
 }
 
 // gather reads the files of a configuration: at least one, or an error.
