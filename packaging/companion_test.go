@@ -62,6 +62,7 @@ func TestCompanionOnRealSystemd(t *testing.T) {
 	m.run("systemctl", "start", "ntpveil-companion.service")
 	m.observes(t)
 	m.stopInReload(t)
+	m.otherIsPurged(t)
 	if out, err := m.try("systemctl", "--failed", "--plain", "--no-legend", "list-units", "ntpveil*"); err != nil || strings.TrimSpace(out) != "" {
 		t.Errorf("failed: %s, %v", out, err)
 	}
@@ -82,6 +83,19 @@ func (m *machine) observes(t *testing.T) {
 		t.Errorf("rules report: %s", out)
 	}
 	m.run("rm", "/etc/ntpveil/ntpveil.toml")
+}
+
+// otherIsPurged: what was left of the package ntpveil goes, and nothing of the companion's.
+func (m *machine) otherIsPurged(t *testing.T) {
+	t.Helper()
+	const mine = "/etc/ntpveil/presets/mine.toml"
+	m.write(mine, "extends = \"companion\"\n")
+	m.write("/var/lib/ntpveil/ledger.db", "")
+	m.write("/root/postrm", read(t, "debian/ntpveil.postrm"))
+	m.run("sh", "/root/postrm", "purge")
+	if out, err := m.try("sh", "-c", "nft list table inet ntpveil >/dev/null && rm "+mine+" && [ ! -e /var/lib/ntpveil ]"); err != nil {
+		t.Errorf("purged: %s", out)
+	}
 }
 
 // stopInReload stops the companion while it reloads, as a restart of nftables.service
