@@ -61,6 +61,7 @@ func TestCompanionOnRealSystemd(t *testing.T) {
 	}
 	m.run("systemctl", "start", "ntpveil-companion.service")
 	m.observes(t)
+	m.takesTurns(t)
 	m.stopInReload(t)
 	m.otherIsPurged(t)
 	if out, err := m.try("systemctl", "--failed", "--plain", "--no-legend", "list-units", "ntpveil*"); err != nil || strings.TrimSpace(out) != "" {
@@ -96,6 +97,23 @@ func (m *machine) otherIsPurged(t *testing.T) {
 	if out, err := m.try("sh", "-c", "nft list table inet ntpveil >/dev/null && rm "+mine+" && [ ! -e /var/lib/ntpveil ]"); err != nil {
 		t.Errorf("purged: %s", out)
 	}
+}
+
+// takesTurns with the daemon, which puts its own table back until it has stopped.
+func (m *machine) takesTurns(t *testing.T) {
+	t.Helper()
+	const daemon = "/run/systemd/system/ntpveil.service"
+	m.write(daemon, "[Service]\nExecStart=sleep infinity\nExecStop=sh -c 'sleep 1; nft delete table inet ntpveil; nft add table inet ntpveil'\n")
+	m.run("systemctl", "daemon-reload")
+	m.run("systemctl", "start", "ntpveil.service")
+	m.run("systemctl", "start", "ntpveil-companion.service")
+	m.run("timeout", "30", "sh", "-c", "while systemctl is-active -q ntpveil.service; do sleep 0.05; done")
+	m.run("sh", "-c", "until ! systemctl list-jobs | grep -q ntpveil.service; do sleep 0.05; done")
+	if text := m.run("nft", "list", "table", "inet", "ntpveil"); !strings.Contains(text, "chain learn6") {
+		t.Errorf("behind the daemon:\n%s", text)
+	}
+	m.run("rm", daemon)
+	m.run("systemctl", "daemon-reload")
 }
 
 // stopInReload stops the companion while it reloads, as a restart of nftables.service
