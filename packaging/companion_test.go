@@ -61,6 +61,7 @@ func TestCompanionOnRealSystemd(t *testing.T) {
 	}
 	m.run("systemctl", "start", "ntpveil-companion.service")
 	m.observes(t)
+	m.breaks(t)
 	m.takesTurns(t)
 	m.stopInReload(t)
 	m.otherIsPurged(t)
@@ -84,6 +85,23 @@ func (m *machine) observes(t *testing.T) {
 		t.Errorf("rules report: %s", out)
 	}
 	m.run("rm", "/etc/ntpveil/ntpveil.toml")
+}
+
+// breaks the configuration: what is in force stays, and where nothing is, that is seen.
+func (m *machine) breaks(t *testing.T) {
+	t.Helper()
+	m.write("/etc/ntpveil/ntpveil.toml", "[shield\n")
+	if _, err := m.try("systemctl", "reload", "ntpveil-companion.service"); err == nil {
+		t.Error("a broken configuration was loaded")
+	}
+	m.run("nft", "list", "table", "inet", "ntpveil")
+	m.run("systemctl", "is-active", "ntpveil-companion.service")
+	m.run("systemctl", "reload", "nftables.service")
+	if out, err := m.try("timeout", "10", "sh", "-c", "until systemctl is-failed -q ntpveil-companion.service; do sleep 0.05; done"); err != nil {
+		t.Errorf("there are no rules, and nothing has failed: %s", out)
+	}
+	m.run("rm", "/etc/ntpveil/ntpveil.toml")
+	m.run("systemctl", "start", "ntpveil-companion.service")
 }
 
 // otherIsPurged: what was left of the package ntpveil goes, and nothing of the companion's.
