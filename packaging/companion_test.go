@@ -63,7 +63,8 @@ func TestCompanionOnRealSystemd(t *testing.T) {
 	m.observes(t)
 	m.breaks(t)
 	m.takesTurns(t)
-	m.stopInReload(t)
+	m.stopMidway(t, "reload")
+	m.stopMidway(t, "start")
 	m.otherIsPurged(t)
 	if out, err := m.try("systemctl", "--failed", "--plain", "--no-legend", "list-units", "ntpveil*"); err != nil || strings.TrimSpace(out) != "" {
 		t.Errorf("failed: %s, %v", out, err)
@@ -134,23 +135,26 @@ func (m *machine) takesTurns(t *testing.T) {
 	m.run("systemctl", "daemon-reload")
 }
 
-// stopInReload stops the companion while it reloads, as a restart of nftables.service
-// during the boot does, and starts it again.
-func (m *machine) stopInReload(t *testing.T) {
+// stopMidway stops the companion while it reloads, as a restart of nftables.service
+// during the boot does, or while it starts, and starts it again.
+func (m *machine) stopMidway(t *testing.T, verb string) {
 	t.Helper()
+	if verb == "start" {
+		m.run("systemctl", "stop", "ntpveil-companion.service")
+	}
 	m.write("/usr/local/sbin/nft", "#!/bin/sh\ntouch /run/asked; while [ -e /run/hold ]; do sleep 0.05; done; exec /usr/sbin/nft \"$@\"\n")
 	m.run("chmod", "+x", "/usr/local/sbin/nft")
 	m.run("touch", "/run/hold")
-	m.run("systemctl", "--no-block", "reload", "ntpveil-companion.service")
+	m.run("systemctl", "--no-block", verb, "ntpveil-companion.service")
 	m.run("timeout", "30", "sh", "-c", "until [ -e /run/asked ]; do sleep 0.05; done")
 	m.run("systemctl", "--no-block", "stop", "ntpveil-companion.service")
 	m.run("timeout", "30", "sh", "-c", "until systemctl is-active ntpveil-companion.service | grep -Eq 'deactivating|inactive|failed'; do sleep 0.05; done")
-	m.run("rm", "/run/hold", "/usr/local/sbin/nft")
+	m.run("rm", "/run/hold", "/run/asked", "/usr/local/sbin/nft")
 	m.run("systemctl", "stop", "ntpveil-companion.service")
 	if out, _ := m.try("systemctl", "is-failed", "ntpveil-companion.service"); strings.TrimSpace(out) != "inactive" {
-		t.Errorf("stopped in a reload it is %s", out)
+		t.Errorf("stopped in a %s it is %s", verb, out)
 	}
-	m.awaitTable(t, "stopped in a reload", false)
+	m.awaitTable(t, "stopped in a "+verb, false)
 	m.run("systemctl", "start", "ntpveil-companion.service")
 }
 
