@@ -421,7 +421,7 @@ func TestReportWhileObserving(t *testing.T) {
 // TestShieldWinsWithoutADaemon: its keys are over the preset that is applied, rendered
 // and compared with.
 func TestShieldWinsWithoutADaemon(t *testing.T) {
-	h := install(t, lab.Options{}, basics+"[shield]\nallow = [\"tcp/22\", \"tcp/8443\"]\ntrusted = [\"203.0.113.0/24\"]\nmode = \"observe\"\n")
+	h := install(t, lab.Options{}, basics+"[shield]\nallow = [\"tcp/22\", \"tcp/8443\"]\ntrusted = [\"203.0.113.0/24\"]\nmode = \"observe\"\nowner = true\n")
 	said := func(table string) bool {
 		return preset("lockdown")(table) && strings.Contains(table, "tcp dport { 22, 8443 }") && strings.Contains(table, "203.0.113.0/24") && strings.Contains(table, "observing, not dropped")
 	}

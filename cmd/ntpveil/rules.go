@@ -190,6 +190,7 @@ func (o *options) onThisHost(p rules.Preset, stderr io.Writer) (rules.Shield, er
 		fmt.Fprintln(stderr, "ntpveil: render preset "+p.Name+": no device leads outside, nothing that is forwarded is guarded: write closed.outside")
 	}
 	s.Devices = host.Devices
+	s.Owner = false // it would go with this process; and what is left behind nft does not change
 	return s, nil
 }
 
