@@ -133,9 +133,28 @@ func TestCompanionUnit(t *testing.T) {
 	if text := list(); text != first {
 		t.Errorf("reloaded over another version's table:\n%s", text)
 	}
+	owned(t, l.Host)
+	does("StartPre")
+	does("Start")
+	if text := list(); text != first {
+		t.Errorf("started behind a daemon that owned the table:\n%s", text)
+	}
 	does("StopPost")
 	if text := list(); strings.TrimSpace(text) != "" {
 		t.Errorf("stopped:\n%s", text)
+	}
+}
+
+// owned leaves what a daemon with shield.owner does, which nft cannot change.
+func owned(t *testing.T, on *lab.Node) {
+	t.Helper()
+	table, err := nft.Open(on.FD())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	if err := table.Grow(sysclock.Mono(), rules.Shield{Mode: rules.Enforce, Owner: true, Preset: "workstation"}); err != nil {
+		t.Fatal(err)
 	}
 }
 
