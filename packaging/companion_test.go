@@ -63,6 +63,7 @@ func TestCompanionOnRealSystemd(t *testing.T) {
 	m.observes(t)
 	m.breaks(t)
 	m.takesTurns(t)
+	m.stopWins(t)
 	m.stopMidway(t, "reload")
 	m.stopMidway(t, "start")
 	m.otherIsPurged(t)
@@ -133,6 +134,23 @@ func (m *machine) takesTurns(t *testing.T) {
 	}
 	m.run("rm", daemon)
 	m.run("systemctl", "daemon-reload")
+}
+
+// stopWins over the reload that ntpveil-companion-online asks for at the same moment.
+func (m *machine) stopWins(t *testing.T) {
+	t.Helper()
+	const late = "/run/systemd/system/ntpveil-companion-online.service.d/late.conf"
+	_, reload, _ := strings.Cut(read(t, "../systemd/ntpveil-companion-online.service"), "\nExecStart=")
+	m.write(late, "[Service]\nExecStartPre=sleep infinity\nExecStopPost="+reload)
+	m.run("systemctl", "daemon-reload")
+	m.run("systemctl", "restart", "ntpveil-companion.service")
+	m.run("timeout", "30", "sh", "-c", "until systemctl is-active ntpveil-companion-online | grep -q activating; do sleep 0.05; done")
+	if out, err := m.try("systemctl", "stop", "ntpveil-companion.service"); err != nil {
+		t.Errorf("stop: %s", out)
+	}
+	m.run("rm", late)
+	m.run("systemctl", "daemon-reload")
+	m.run("systemctl", "start", "ntpveil-companion.service")
 }
 
 // stopMidway stops the companion while it reloads, as a restart of nftables.service
