@@ -24,6 +24,13 @@ func TestCompanionUnits(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	_, before, _ := strings.Cut(read(t, "../systemd/ntpveil-companion.service"), "\nBefore=")
+	before, _, _ = strings.Cut(before, "\n")
+	for _, rival := range settings(t, "Conflicts") {
+		if rival != "systemd-timesyncd.service" && !slices.Contains(strings.Fields(before), rival) {
+			t.Errorf("the first query of %s may come before the companion", rival)
+		}
+	}
 	run(t, "systemd-analyze", "verify", "--man=no", dir+"/ntpveil-companion.service", dir+"/ntpveil-companion-online.service")
 }
 
