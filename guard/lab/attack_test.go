@@ -257,21 +257,21 @@ func TestWhatMustPass(t *testing.T) {
 	tg.run("", "ip", "neigh", "flush", "all") // neighbour discovery with a cold cache
 	tg.wantOpen("a visitor after the cache was emptied", tg.scan(l.Visitor, lab.Scan{Target: host.Addr6, TCP: []uint16{80}}), "tcp/80")
 
+	var client net.PacketConn // one: what runs beside us may hold a closed one for a moment, between fork and exec
+	tg.must(host.Do(func() (err error) {
+		client, err = net.ListenPacket("udp6", netip.AddrPortFrom(host.Addr6, 546).String())
+		return err
+	}))
+	defer client.Close()
 	for name, packet := range map[string][]byte{
 		"DHCPv6 reply, link-local": lab.Forge(netip.MustParseAddr("fe80::1"), host.Addr6, lab.UDP(547, 546, []byte("reply"))),
 		"DHCPv6 reply, relayed":    lab.Forge(l.Harvester.Addr6, host.Addr6, lab.UDP(547, 546, []byte("reply"))),
 	} {
-		var c net.PacketConn
-		tg.must(host.Do(func() (err error) {
-			c, err = net.ListenPacket("udp6", netip.AddrPortFrom(host.Addr6, 546).String())
-			return err
-		}))
 		tg.must(router.Send(packet))
-		_ = c.SetReadDeadline(time.Now().Add(3 * time.Second))
-		if _, _, err := c.ReadFrom(make([]byte, 64)); err != nil {
+		_ = client.SetReadDeadline(time.Now().Add(3 * time.Second))
+		if _, _, err := client.ReadFrom(make([]byte, 64)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		c.Close()
 	}
 
 	if mtu := tg.mtu(l.Harvester.Addr6); mtu == 1280 {
