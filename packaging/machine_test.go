@@ -74,8 +74,8 @@ func cgroup(t *testing.T) string {
 		return run(t, "unshare", append([]string{"-m", "--propagation", "private", "sh", "-c", ownCgroups, "sh", "sh", "-c", script}, args...)...)
 	}
 	path := strings.TrimSpace(inside("mktemp -d /sys/fs/cgroup/ntpveil-test-XXXXXX"))
-	t.Cleanup(func() { // the last processes may be on their way out
-		inside(`for i in $(seq 100); do find "$0" -depth -type d -exec rmdir {} \; 2>/dev/null; [ -d "$0" ] || exit 0; sleep 0.1; done`, path)
+	t.Cleanup(func() { // whoever outlived its nspawn goes
+		inside(`echo 1 >"$0/cgroup.kill"; for i in $(seq 100); do find "$0" -depth -type d -exec rmdir {} \; 2>/dev/null; [ -d "$0" ] || exit 0; sleep 0.1; done`, path)
 	})
 	return path
 }
