@@ -167,8 +167,9 @@ func (m *machine) stopMidway(t *testing.T, verb string) {
 	m.run("timeout", "30", "sh", "-c", "until [ -e /run/asked ]; do sleep 0.05; done")
 	m.run("systemctl", "--no-block", "stop", "ntpveil-companion.service")
 	m.run("timeout", "30", "sh", "-c", "until systemctl is-active ntpveil-companion.service | grep -Eq 'deactivating|inactive|failed'; do sleep 0.05; done")
-	m.run("rm", "/run/hold", "/run/asked", "/usr/local/sbin/nft")
+	m.run("rm", "/run/hold", "/run/asked")
 	m.run("systemctl", "stop", "ntpveil-companion.service")
+	m.run("rm", "/usr/local/sbin/nft")
 	if out, _ := m.try("systemctl", "is-failed", "ntpveil-companion.service"); strings.TrimSpace(out) != "inactive" {
 		t.Errorf("stopped in a %s it is %s", verb, out)
 	}
