@@ -282,15 +282,22 @@ func TestNobodyDelaysTheStop(t *testing.T) {
 	}
 }
 
-// TestWaitsyncAtStop: who waits is told why it is over.
+// TestWaitsyncAtStop: who waits is told why it is over, also where the stop comes while
+// the status is looked at.
 func TestWaitsyncAtStop(t *testing.T) {
+	for name, within := range map[string]bool{"waiting": false, "looking": true} {
+		t.Run(name, func(t *testing.T) { waitsyncAtStop(t, within) })
+	}
+}
+
+func waitsyncAtStop(t *testing.T, within bool) {
 	path := filepath.Join(t.TempDir(), "sock")
 	s, err := Listen(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	asked := make(chan struct{}, 1)
-	f := &asking{fake: fake{changed: make(chan struct{})}, asked: asked}
+	f := &asking{fake: fake{changed: make(chan struct{})}, asked: asked, within: within}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx, f) }()
@@ -304,14 +311,19 @@ func TestWaitsyncAtStop(t *testing.T) {
 	<-done
 }
 
-// asking tells when it is asked for its status.
+// asking tells when it is asked for its status, and looks until it is not wanted any more.
 type asking struct {
 	fake
-	asked chan struct{}
+	asked  chan struct{}
+	within bool
 }
 
 func (a *asking) Status(ctx context.Context) (guard.Status, <-chan struct{}, error) {
 	a.asked <- struct{}{}
+	if a.within {
+		<-ctx.Done()
+		return guard.Status{}, nil, ctx.Err()
+	}
 	return a.fake.Status(ctx)
 }
 

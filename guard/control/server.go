@@ -240,6 +240,8 @@ func (s *session) whileThere(ctx context.Context) (there context.Context, stop f
 	}
 }
 
+var stopping = Reply{Error: "the daemon is stopping"}
+
 // wait replies when the clock is synchronised, or when time is up.
 func (s *session) wait(ctx context.Context, length time.Duration) Reply {
 	if length == 0 {
@@ -250,14 +252,17 @@ func (s *session) wait(ctx context.Context, length time.Duration) Reply {
 	defer cancel()
 	for {
 		st, changed, err := s.d.Status(ended) // however short the time: it is what is replied
-		if err != nil || st.Synchronized {
+		switch {
+		case err != nil && ended.Err() != nil:
+			return stopping
+		case err != nil || st.Synchronized:
 			return s.status(st, err)
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
 			if ended.Err() != nil {
-				return Reply{Error: "the daemon is stopping"}
+				return stopping
 			}
 			r := s.status(st, nil)
 			r.Error = "not synchronised in time"
