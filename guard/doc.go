@@ -84,8 +84,9 @@
 // virtual clock ahead of the host's. What moves the clock counts against
 // clock.max_change: steps, slews, and a frequency beyond any honest crystal's. A step
 // is on disk before it is made, with what the clock would have shown at boot, by which
-// a later run sees whether it was (TestKilledBesideAStep). A step by others, a resume, a failed correction: the phase is taken anew from the
-// next vote, the frequency stays. Another network: what was learnt of the ways is
+// a later run sees whether it was (TestKilledBesideAStep). A step by others, a resume,
+// a failed correction: the phase is taken anew from the next vote, the frequency
+// stays. Another network: what was learnt of the ways is
 // forgotten, the frequency stays. One correction is on its way at a time, and no sync
 // is judged meanwhile. What the kernel may believe of its clock, by an earlier run's
 // word too, it is told otherwise as soon as we believe it no longer (TestNothingSticks).

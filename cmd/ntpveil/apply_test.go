@@ -467,6 +467,24 @@ func TestShieldThatIsOffWithoutADaemon(t *testing.T) {
 	}
 }
 
+// TestRevertForesees what [shield] says over the preset that comes back, too.
+func TestRevertForesees(t *testing.T) {
+	h := install(t, lab.Options{}, basics+"[shield]\nallow = [\"tcp/8443\"]\n")
+	h.must("apply", "lockdown", "--confirm", "0")
+	h.must("apply", "server", "--confirm", "0")
+	revert := func(port string) ([]byte, error) {
+		ssh := h.rules("revert")
+		ssh.Env = append(ssh.Env, "SSH_CONNECTION=198.51.100.7 40000 192.0.2.10 "+port)
+		return ssh.CombinedOutput()
+	}
+	if out, err := revert("22"); err == nil || !strings.Contains(string(out), "preset lockdown would cut the session") {
+		t.Errorf("to a port that is not allowed: %v: %s", err, out)
+	}
+	if out, err := revert("8443"); err != nil {
+		t.Errorf("to the port that is allowed: %v: %s", err, out)
+	}
+}
+
 // TestReportWithoutADaemon: what the companion dropped, by the network that it came from.
 func TestReportWithoutADaemon(t *testing.T) {
 	h := install(t, lab.Options{}, basics)

@@ -231,6 +231,9 @@ func (c *change) whyCut(before nft.Copy) string {
 		return ""
 	}
 	for name, p := range all {
+		if over, err := config.Over(c.o.config, c.o.given, p); err == nil {
+			p = over
+		}
 		s := p.Shield(rules.Facts{})
 		if s.Comment() == before.Comment() {
 			return c.session.WhyCut(name, s)
